@@ -1,0 +1,1 @@
+"""Benchmarks of the package: `ouikit bench NAME` runs `ouikit.bench.NAME`."""

@@ -1,0 +1,1 @@
+"""The laboratory: runs, records, sweeps, claims and pages. Knows no torch."""
