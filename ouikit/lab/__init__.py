@@ -1,1 +1,17 @@
-"""The laboratory: runs, records, sweeps, claims and pages. Knows no torch."""
+"""The laboratory: runs, records, sweeps, claims and pages. Knows no torch.
+
+A notebook needs four names: `claims` (what the paper says), `begin` (a study with this notebook's
+parameters), and the study's `sweep`, `figure` and `report`. `sweep` is also useful alone.
+"""
+
+from ouikit.lab.chapter import Chapter
+from ouikit.lab.study import Study, VerdictChanged, begin
+from ouikit.lab.sweep import sweep
+from ouikit.lab.tables import Shown, promises
+
+__all__ = ["Study", "VerdictChanged", "begin", "claims", "sweep"]
+
+
+def claims(slug: str) -> Shown:
+    """What the paper of a chapter claims, from its YAML."""
+    return promises(Chapter(slug).paper)

@@ -1,0 +1,279 @@
+"""Walk a built book: links, alternative text, nothing from outside; then every page in headless Chromium.
+
+    python ci/check_site.py build/html [--screenshots DIR]
+
+The first part reads files. The second opens each page over HTTP below a sub-path, at desktop and phone width,
+light and dark, and once more from file://. Without a Chromium on PATH it is skipped, loudly. Exit code 1 if
+anything is wrong.
+"""
+
+import argparse
+import functools
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Request
+
+LOADS = {"src", "href", "srcset", "data-src", "poster"}
+POINTS = {"canonical", "search", "next", "prev", "index", "genindex"}  # <link rel=…> that loads nothing
+OUTSIDE = re.compile(r"(https?:)?//")
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+# Chromium calls its vendor's servers even so; no name but the local one may resolve.
+SWITCHES = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+
+SETTLED = """async () => {
+  for (const image of document.images) image.loading = 'eager';
+  if (document.querySelector('.math') && window.MathJax?.startup) await MathJax.startup.promise;
+  await Promise.all([...document.images].map(image => image.decode().catch(() => null)));
+}"""
+PROBLEMS = r"""() => {
+  const seen = element => element.offsetParent !== null;
+  const broken = [...document.images].filter(i => seen(i) && !i.naturalWidth).map(i => `image not loaded: ${i.src.slice(0, 90)}`);
+  const bare = [...document.querySelectorAll('article .math')].filter(m => !m.querySelector('mjx-container'));
+  const fonts = [...document.fonts].filter(font => font.status === 'error').map(f => `font not loaded: ${f.family}`);
+  const wide = document.documentElement.scrollWidth - innerWidth;
+  return [...broken, ...fonts, ...bare.map(m => `mathematics not rendered: ${m.textContent.slice(0, 60)}`),
+          ...(wide > 1 ? [`page is ${wide} px wider than the window`] : [])];
+}"""  # noqa: E501
+CONTRAST = r"""() => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = css => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = css; canvas.fillRect(0, 0, 1, 1);
+                        return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const light = c => c.slice(0, 3).map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+                      .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = e => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor);
+                        if (c[3] > 250) return c; } return [255, 255, 255, 255]; };
+  const found = new Set();
+  for (const e of document.querySelectorAll('article *')) {
+    const text = [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent).join('').trim();
+    if (!text || !e.checkVisibility({opacityProperty: true, visibilityProperty: true}) || e.closest('svg, .headerlink')) continue;
+    const style = getComputedStyle(e), size = parseFloat(style.fontSize);
+    const [a, b] = [light(rgba(style.color)), light(behind(e))].sort((x, y) => y - x);
+    const needed = size >= 24 || (size >= 18.7 && style.fontWeight >= 700) ? 3 : 4.5;
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < needed - 0.02) found.add(`contrast ${ratio.toFixed(2)} of ${e.tagName.toLowerCase()}.${e.className}: ${text.slice(0, 40)}`);
+  }
+  return [...found].slice(0, 5);
+}"""  # noqa: E501
+
+
+@dataclass
+class Document(HTMLParser):
+    """What one page loads, links to and names."""
+
+    path: Path
+    outside: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    no_alt: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.path.read_text(errors="replace"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {key: value or "" for key, value in attrs}
+        self.names |= {given[key] for key in ("id", "name") if key in given}
+        if tag == "img" and "alt" not in given:
+            self.no_alt.append(given.get("src", "")[:90])
+        rel = set(given.get("rel", "").split())
+        points = tag == "a" or (tag == "link" and bool(rel & POINTS))
+        for key in LOADS & given.keys():
+            if OUTSIDE.match(given[key]):
+                self.outside += [] if points else [given[key]]
+            elif key in ("src", "href"):
+                self.links.append(given[key])
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem in ("script", "style"):
+            self.outside += re.findall(r"https?://[^\s\"'<>)]+", data)
+
+
+def check_files(root: Path) -> list[str]:
+    """Everything wrong that the files alone tell."""
+    # _static holds the theme's own templates, which are no pages.
+    pages = {
+        p: Document(p) for p in sorted(root.rglob("*.html")) if "_static" not in p.relative_to(root).parts
+    }
+    wrong = []
+    for path, page in pages.items():
+        name = path.relative_to(root)
+        wrong += [f"{name}: would load {url} from outside" for url in page.outside]
+        wrong += [f"{name}: image without alternative text: {src}" for src in page.no_alt]
+        wrong += [
+            f"{name}: broken link {link}" for link in sorted(set(page.links)) if _broken(link, path, pages)
+        ]
+    for sheet in root.rglob("*.css"):
+        urls = re.findall(
+            r"(?:@import|url\()\s*['\"]?((?:https?:)?//[^'\")\s]+)", sheet.read_text(errors="replace")
+        )
+        wrong += [f"{sheet.relative_to(root)}: would load {url} from outside" for url in urls]
+    print(f"{len(pages)} pages, {sum(len(p.links) for p in pages.values())} internal links")
+    return wrong
+
+
+def _broken(link: str, path: Path, pages: dict[Path, Document]) -> bool:
+    parts = urlsplit(link)
+    if parts.scheme:  # data:, mailto:, javascript:
+        return False
+    target = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
+    target = target / "index.html" if target.is_dir() else target
+    if not target.is_file():
+        return True
+    known = {page.path.resolve(): page for page in pages.values()}.get(target)
+    return bool(parts.fragment and known and unquote(parts.fragment) not in known.names)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The folder over HTTP on the loopback."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+def check_browser(root: Path, chromium: str, screenshots: Path | None) -> list[str]:
+    """Everything wrong that a reader would see or hear of."""
+    from playwright.sync_api import sync_playwright
+
+    wrong: list[str] = []
+    names = [p.relative_to(root).as_posix() for p in sorted(root.rglob("*.html"))]
+    names = [n for n in names if not n.startswith(("_static/", "_modules/")) and n != "index.html"]
+    with sync_playwright() as playwright, served(root.parent) as address:
+        browser = playwright.chromium.launch(executable_path=chromium, args=SWITCHES)
+        site = f"{address}/{root.name}"
+        for size in SIZES:
+            for theme in ("light", "dark"):
+                with opened(browser, size, theme, wrong) as page:
+                    for name in names:
+                        _visit(page, f"{site}/{name}", f"{name} ({size}, {theme})", wrong)
+                        if screenshots:
+                            shot = f"{name.removesuffix('.html').replace('/', '-')}-{size}-{theme}.png"
+                            page.screenshot(path=screenshots / shot, full_page=True)
+        with opened(browser, "desktop", "light", wrong) as page:
+            for name in names:
+                _visit(page, (root / name).as_uri(), f"{name} (file://)", wrong)
+            wrong += _search(page, site) + _theme_button(page, site) + _keyboard(page, site, names)
+        browser.close()
+    print(f"{len(names)} pages × {len(SIZES)} widths × 2 themes in Chromium, once more from file://")
+    return wrong
+
+
+@contextmanager
+def opened(browser: "Browser", size: str, theme: Any, wrong: list[str]) -> Iterator["Page"]:
+    """A tab that notes every failure under the address of its page."""
+    width, height = SIZES[size]
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    page = context.new_page()
+    page.on("pageerror", lambda error: wrong.append(f"{page.url}: script error: {error}"))
+    page.on("requestfailed", lambda r: wrong.append(f"{page.url}: {_failure(r)}") if _failure(r) else None)
+    page.on(
+        "response", lambda r: wrong.append(f"{page.url}: {r.status} {r.url}") if r.status >= 400 else None
+    )
+    page.on("request", lambda r: wrong.append(f"{page.url}: asks {r.url}") if _leaves(r.url) else None)
+    yield page
+    context.close()
+
+
+def _failure(request: "Request") -> str:
+    """What did not load. Leaving a page aborts its requests; browsers refuse to *preload* fonts from file://."""
+    preload = request.resource_type == "font" and request.url.startswith("file:")
+    return "" if preload or request.failure == "net::ERR_ABORTED" else f"failed to load {request.url[:120]}"
+
+
+def _leaves(url: str) -> bool:
+    return urlsplit(url).scheme in ("http", "https", "ws", "wss") and urlsplit(url).hostname != "127.0.0.1"
+
+
+def _visit(page: "Page", url: str, name: str, wrong: list[str]) -> None:
+    page.goto(url, wait_until="load")
+    page.evaluate(SETTLED)
+    wrong += [f"{name}: {problem}" for problem in page.evaluate(PROBLEMS) + page.evaluate(CONTRAST)]
+
+
+def _search(page: "Page", site: str) -> list[str]:
+    page.goto(f"{site}/search.html?q=papers")
+    try:
+        page.wait_for_selector("#search-results li a", timeout=10_000)
+        page.click("#search-results li a")
+        page.wait_for_selector("article h1", timeout=10_000)
+    except Exception as error:
+        return [f"search finds nothing: {error}"]
+    return []
+
+
+def _theme_button(page: "Page", site: str) -> list[str]:
+    page.goto(f"{site}/intro.html")
+    themes = set()
+    for _ in range(3):  # auto, light, dark
+        page.click(".theme-switch-button:visible")
+        themes.add(page.get_attribute("html", "data-theme"))
+    return (
+        [] if themes == {"light", "dark"} else [f"the theme button only reaches {sorted(map(str, themes))}"]
+    )
+
+
+def _keyboard(page: "Page", site: str, names: list[str]) -> list[str]:
+    """The first Tab offers to skip the navigation; from there the next ones reach the content's links."""
+    wrong = []
+    for name in names:
+        page.goto(f"{site}/{name}")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        inside = False
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            inside = inside or page.evaluate(
+                "document.querySelector('main').contains(document.activeElement)"
+            )
+        wrong += [] if inside else [f"{name}: the Tab key does not reach the content"]
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Check a built book.")
+    parser.add_argument("html", type=Path, help="folder of the built site")
+    parser.add_argument("--screenshots", type=Path, help="write a PNG of every page, width and theme here")
+    given = parser.parse_args()
+    root = given.html.resolve()
+    if not (root / "index.html").exists():
+        parser.error(f"{root} holds no index.html; build the book first")
+    wrong = check_files(root)
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium:
+        if given.screenshots:
+            given.screenshots.mkdir(parents=True, exist_ok=True)
+        wrong += check_browser(root, chromium, given.screenshots)
+    else:
+        print("!!! SKIPPED: no chromium on PATH; the pages were NOT opened in a browser !!!", file=sys.stderr)
+    for line in dict.fromkeys(wrong):
+        print("WRONG", line)
+    print("site: " + (f"{len(set(wrong))} problems" if wrong else "ok"))
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

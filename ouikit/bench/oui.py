@@ -1,0 +1,207 @@
+"""What the indicators cost: `ouikit bench oui`.
+
+Every figure is a ratio of CPU times, measured in turns in one process with one thread, so that a
+busy machine slows both sides alike. Nothing here is asserted by a test.
+"""
+
+import gc
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ouikit.oui import OUI, balance_oui, pairwise_oui
+from ouikit.patterns import record_patterns
+
+BATCH = 256
+ROUNDS = 7  # lowest and highest of 7 enclose the median with 98 % confidence
+NAIVE_PAIRS = 100
+
+Row = dict[str, Any]
+
+
+def run(progress: Callable[[str], None] | None = None) -> list[Row]:
+    """Measure everything, in about a minute. Returns one row per figure.
+
+    A row has name, value (a ratio; with low and high, the interval of a median of n), n, unit,
+    target, met and note. progress: called with the name of each part before it starts.
+    """
+    say = progress or (lambda part: None)
+    with _one_thread():
+        model, batch = _resnet18(), torch.randn(BATCH, 3, 32, 32)
+        say("forward pass, with and without recording")
+        rows = _overhead(model, batch)
+        with record_patterns(model) as patterns, torch.no_grad():
+            model(batch)
+        say("indicators against the naive pair loop")
+        rows += _speed_up([bits.flatten(1) for bits in patterns.values()])
+        say("memory over many batches")
+        return [*rows, _memory()]
+
+
+def _overhead(model: nn.Module, batch: Tensor) -> list[Row]:
+    """Forward pass of a ResNet-18 at 32×32: recording + balance_oui, and the streaming object."""
+
+    def plain() -> None:
+        model(batch)
+
+    def recorded() -> None:
+        with record_patterns(model) as patterns:
+            model(batch)
+        balance_oui(patterns)
+
+    def streamed() -> None:
+        with OUI(model, mode="any") as oui:
+            model(batch)
+        oui.compute()
+
+    with torch.no_grad():
+        times = _in_turns(ROUNDS, plain, recorded, streamed)
+    units = _count_units(model, batch)
+    floor = (4 + 1 + 1) * BATCH * units / _read_bandwidth() / median(times[0])
+    note = f"moving {6 * BATCH * units / 1e9:.2f} GB (read z, write and read bits) would cost {floor:.1%}"
+    names = ("forward with record_patterns + balance_oui", "forward with OUI(model)")
+    return [
+        _row(f"{name} / forward", [a / b for a, b in zip(arm, times[0], strict=True)], "<= 1.05", note)
+        for name, arm in zip(names, times[1:], strict=True)
+    ]
+
+
+def _speed_up(layers: list[Tensor]) -> list[Row]:
+    """Both indicators against the pair loop, on the same patterns."""
+    floats = [bits.float() for bits in layers]
+    pairs = list(itertools.combinations(range(BATCH), 2))
+    some = random.Random(0).sample(pairs, NAIVE_PAIRS)
+    slow, slow_half, slow_bool, quick, all_pairs, read = _in_turns(
+        ROUNDS,
+        lambda: _naive(floats, some),
+        lambda: _naive(floats, some[: NAIVE_PAIRS // 2]),
+        lambda: _naive(layers, some),
+        lambda: balance_oui(layers),
+        lambda: pairwise_oui(layers),
+        lambda: [np.bitwise_or.reduce(bits.numpy().view(np.uint64), axis=None) for bits in layers],
+    )
+    scale = len(pairs) / NAIVE_PAIRS
+    linear = median(a / b for a, b in zip(slow, slow_half, strict=True))
+    rows = []
+    for name, arm, target in (("balance_oui", quick, 1000), ("pairwise_oui, all pairs", all_pairs, 150)):
+        against_bool = median(scale * a / b for a, b in zip(slow_bool, arm, strict=True))
+        note = (
+            f"loop over float masks: {scale * median(slow):.1f} s, extrapolated from {NAIVE_PAIRS} of "
+            f"{len(pairs)} pairs (twice the pairs took {linear:.2f}× the time); {against_bool:.0f}× against "
+            f"a loop over bool masks; {median(arm) * 1e3:.1f} ms, where reading the bits once takes "
+            f"{median(read) * 1e3:.1f} ms"
+        )
+        ratios = [scale * a / b for a, b in zip(slow, arm, strict=True)]
+        rows.append(_row(f"naive pair loop / {name}", ratios, f">= {target}", note))
+    return rows
+
+
+def _naive(layers: list[Tensor], pairs: list[tuple[int, int]]) -> float:
+    """Definition A.1 word for word: every layer, every pair."""
+    total = 0.0
+    for layer in layers:
+        cap = layer.shape[1] // 2
+        for i, j in pairs:
+            total += float((layer[i] != layer[j]).sum().clamp(max=cap)) / cap
+    return total / len(layers) / len(pairs)
+
+
+def _memory() -> Row:
+    """Bytes of all live tensors after 200 batches over those after 10, both kinds watching."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(7200, 32), nn.GELU())
+    held = []
+    with OUI(model), OUI(model, kind="pairwise"):
+        for batches in (10, 190):
+            for _ in range(batches):
+                model(torch.randn(16, 3, 32, 32))
+            gc.collect()
+            tensors = (thing for thing in gc.get_objects() if type(thing) in (Tensor, nn.Parameter))
+            held.append(
+                sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+            )
+    note = f"{held[0] / 1e6:.2f} MB of live tensors after 10 batches, {held[1] / 1e6:.2f} MB after 200"
+    return _row("tensors held after 200 batches / after 10", [held[1] / held[0]], "<= 1.001", note)
+
+
+def _row(name: str, ratios: list[float], target: str, note: str) -> Row:
+    value, (sign, bound) = median(ratios), target.split()
+    met = value <= float(bound) if sign == "<=" else value >= float(bound)
+    row: Row = {"name": name, "value": value, "low": min(ratios), "high": max(ratios), "n": len(ratios)}
+    return row | {"unit": "ratio", "target": target, "met": met, "note": note}
+
+
+def _in_turns(rounds: int, *arms: Callable[[], object]) -> list[list[float]]:
+    """CPU seconds of each arm in each round, after one warm-up; the order turns round every time."""
+    times: list[list[float]] = [[] for _ in arms]
+    for arm in arms:
+        arm()
+    for turn in range(rounds):
+        order = list(enumerate(arms))
+        for index, arm in order if turn % 2 else reversed(order):
+            start = time.process_time()
+            arm()
+            times[index].append(time.process_time() - start)
+    return times
+
+
+def _read_bandwidth() -> float:
+    """Bytes per CPU second at which one thread reads 256 MiB from memory."""
+    words = np.ones(2**25, np.uint64)
+    (times,) = _in_turns(5, lambda: np.bitwise_or.reduce(words))
+    return words.nbytes / median(times)
+
+
+def _count_units(model: nn.Module, batch: Tensor) -> int:
+    with record_patterns(model) as patterns, torch.no_grad():
+        model(batch[:2])
+    return sum(bits[0].numel() for bits in patterns.values())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Block(nn.Module):
+    """Basic residual block."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width_in, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.short: nn.Module = nn.Identity()
+        if width_in != width:
+            self.short = nn.Sequential(
+                nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.body(x) + self.short(x))
+
+
+def _resnet18() -> nn.Module:
+    """ResNet-18 with the stem for 32×32 images: 11.2 M parameters, 17 ReLUs, 557,056 units."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
+    for before, after in itertools.pairwise(widths):
+        layers.append(_Block(before, after, 1 if before == after else 2))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))

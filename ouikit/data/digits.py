@@ -1,0 +1,31 @@
+"""The 1,797 handwritten digits (8 × 8, grey) that ship with scikit-learn: real data without a download."""
+
+import torch
+
+from ouikit.data.dataset import Dataset, Images, channel_moments, fingerprint
+
+
+def read(train_size: int = 500, split_seed: int = 0) -> Dataset:
+    """Digits 0–9, float32 [N, 1, 8, 8]; `train_size` of them at random, the rest for validation.
+
+    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float().div_(16).unsqueeze(1)
+    labels = torch.from_numpy(bunch.target).long()
+    if not 0 < train_size < len(labels):
+        raise ValueError(f"train_size must leave some of the {len(labels)} digits over: got {train_size}")
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(split_seed))
+    train, validation = order[:train_size], order[train_size:]
+    mean, std = channel_moments(images[train])
+    return Dataset(
+        name="digits",
+        classes=tuple("0123456789"),
+        train=Images(images[train], labels[train]),
+        validation=Images(images[validation], labels[validation]),
+        mean=mean,
+        std=std,
+        checksum=fingerprint([images, labels]),
+    )

@@ -1,0 +1,126 @@
+"""A chapter: one pair of files, its scales, and the key of a run with given parameters."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ouikit.lab import keys, notebook
+from ouikit.lab.paper import Paper, read_paper
+
+
+class UnknownName(LookupError):
+    """No chapter or scale has this name; the message holds the nearest ones."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Resolved parameters, the scale they equal (`exploratory` if none), and what sets them apart."""
+
+    parameters: dict[str, Any]
+    scale: str
+    differences: dict[str, Any]
+
+
+class Chapter:
+    """`chapters/<slug>.ipynb` and `chapters/<slug>.yaml`.
+
+    Raises:
+        UnknownName: if one of the two files is missing.
+    """
+
+    def __init__(self, slug: str, root: Path | None = None) -> None:
+        self.root = root or keys.repo_root()
+        self.slug = slug
+        self.path = self.root / "chapters" / f"{slug}.ipynb"
+        if slug not in _slugs(self.root):
+            raise UnknownName(_unknown("chapter", slug, _slugs(self.root)))
+
+    @cached_property
+    def paper(self) -> Paper:
+        return read_paper(self.path.with_suffix(".yaml"))
+
+    @cached_property
+    def code(self) -> list[str]:
+        return notebook.code_cells(notebook.read(self.path))
+
+    @cached_property
+    def parameters(self) -> dict[str, notebook.Parameter]:
+        return notebook.parameters(notebook.read(self.path), self.path)
+
+    def resolve(self, scale: str = "reduced", overrides: Mapping[str, Any] | None = None) -> Settings:
+        """Parameters of a named scale with a reader's own values on top.
+
+        Raises:
+            UnknownName: for a scale that the YAML does not have.
+            ParameterError: for an unknown parameter or a wrong type.
+        """
+        if scale not in self.paper.scales:
+            raise UnknownName(_unknown("scale", scale, list(self.paper.scales)))
+        return self.place(
+            notebook.resolve(self.parameters, {**self.paper.scales[scale], **(overrides or {})})
+        )
+
+    def place(self, parameters: Mapping[str, Any]) -> Settings:
+        """Which scale these parameters equal; claims bind only there."""
+        resolved = notebook.resolve(self.parameters, parameters)
+        apart = {}
+        for scale, overrides in self.paper.scales.items():
+            named = notebook.resolve(self.parameters, overrides)
+            apart[scale] = {k: v for k, v in resolved.items() if v != named[k]}
+        nearest = min(apart, key=lambda scale: len(apart[scale]))
+        return Settings(resolved, "exploratory" if apart[nearest] else nearest, apart[nearest])
+
+    def key(self, parameters: Mapping[str, Any]) -> str:
+        """Name of the run: code, parameters, sources that the code reaches, lock, claims, device."""
+        claims = self.path.with_suffix(".yaml")
+        return keys.run_key(
+            self.code,
+            parameters,
+            lock=keys.lock_hash(self.root),
+            data={claims.name: hashlib.sha256(claims.read_bytes()).hexdigest()},
+            device=device_kind(parameters.get("device", "auto")),
+        )
+
+    def science_key(self) -> str:
+        """Hash of what makes the numbers: code cells, the science they reach, the lock; not the laboratory."""
+        science = keys.source_hash(self.code, exclude=keys.LABORATORY)
+        return hashlib.sha256((science + keys.lock_hash(self.root)).encode()).hexdigest()[:16]
+
+    def folder(self, key: str) -> Path:
+        return runs_folder(self.root) / self.slug / key
+
+
+def chapters(root: Path | None = None) -> list[Chapter]:
+    """All chapters on disk, by slug."""
+    root = root or keys.repo_root()
+    return [Chapter(slug, root) for slug in _slugs(root)]
+
+
+def runs_folder(root: Path) -> Path:
+    """Where runs are kept: `$OUIKIT_RUNS`, else `.runs` in the repository."""
+    return Path(os.environ.get("OUIKIT_RUNS") or root / ".runs")
+
+
+def device_kind(device: str) -> str:
+    """`auto` is cuda where an NVIDIA driver answers; torch is not asked, the laboratory does not know it."""
+    if device != "auto":
+        return device.split(":")[0]
+    return "cuda" if shutil.which("nvidia-smi") else "cpu"
+
+
+def _slugs(root: Path) -> list[str]:
+    pairs = (path for path in (root / "chapters").glob("*.ipynb") if path.with_suffix(".yaml").exists())
+    return sorted(path.stem for path in pairs)
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"no {kind} {name!r}; " + (
+        f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+    )

@@ -1,0 +1,74 @@
+"""The form of a chapter: what must hold before it is run, so that twenty chapters read as one book."""
+
+import ast
+from collections.abc import Iterator
+
+from ouikit.lab import notebook
+from ouikit.lab.chapter import Chapter
+from ouikit.lab.paper import PaperError
+
+SECTIONS = [
+    "In one minute",
+    "What the paper claims",
+    "Parameters",
+    "Method",
+    "Experiment",
+    "Results",
+    "Paper vs ours",
+    "Try it yourself",
+    "Provenance and cite",
+]
+LONGEST_CELL = 15
+
+
+def problems(chapter: Chapter) -> list[str]:
+    """Everything that is wrong with a chapter's two files; empty when it may be published."""
+    try:
+        chapter.paper, chapter.parameters  # noqa: B018 (reading validates)
+    except (PaperError, ValueError) as error:
+        return [str(error)]
+    return [f"{chapter.path.name}: {line}" for line in (*_form(chapter), *_code(chapter), *_scales(chapter))]
+
+
+def _form(chapter: Chapter) -> Iterator[str]:
+    nb = notebook.read(chapter.path)
+    prose = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
+    headings = [
+        line[3:].strip() for source in prose for line in source.splitlines() if line.startswith("## ")
+    ]
+    if not nb.cells or not nb.cells[0].source.startswith("# "):
+        yield "the first cell must be the title, `# …`"
+    if headings != SECTIONS:
+        yield f"sections must be {SECTIONS}; they are {headings}"
+    if not notebook.normalise(chapter.path, check=True):
+        yield f"not in normal form (outputs or metadata); run `ouikit check --fix {chapter.slug}`"
+
+
+def _code(chapter: Chapter) -> Iterator[str]:
+    calls: list[ast.Call] = []
+    for i, source in enumerate(chapter.code):
+        if len(source.splitlines()) > LONGEST_CELL:
+            yield f"code cell {i} has {len(source.splitlines())} lines; {LONGEST_CELL} at most: move it to ouikit"
+        calls += [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    for call in calls:
+        alt = next((k.value for k in call.keywords if k.arg == "alt"), None)
+        if _name(call) == "figure" and alt is None:
+            yield f"a figure has no alt text: {ast.unparse(call)[:60]}"
+    for needed in ("begin", "report", "provenance"):
+        if sum(_name(call) == needed for call in calls) != 1:
+            yield f"must call {needed}() exactly once"
+
+
+def _scales(chapter: Chapter) -> Iterator[str]:
+    for scale, overrides in chapter.paper.scales.items():
+        try:
+            notebook.resolve(chapter.parameters, overrides)
+        except notebook.ParameterError as error:
+            yield f"scales.{scale}: {error}"
+    for claim in chapter.paper.claims:
+        if "reduced" in claim.at and "reduced" not in claim.status:
+            yield f"claims.{claim.id}: no verdict is registered at reduced; run the chapter and register it"
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")

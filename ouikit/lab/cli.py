@@ -1,0 +1,208 @@
+"""`ouikit list | run | check | new | book | bench`: the laboratory from a terminal."""
+
+import argparse
+import ast
+import importlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ouikit.lab import check, keys, notebook, record, scaffold, tables
+from ouikit.lab.chapter import Chapter, UnknownName, chapters, runs_folder
+from ouikit.lab.notebook import ParameterError
+from ouikit.lab.run import Run, execute, find, publish
+
+WRONG_CALL = 2
+BENCHMARKS = Path(__file__).parents[1] / "bench"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 done, 1 failed, 2 wrong call."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words[:1] == ["run"] and len(words) > 2 and {"-h", "--help"} & set(words[2:]):
+            return _parameters(words[1])
+        args = _parser().parse_args(words)
+        return args.do(args)
+    except (UnknownName, ParameterError, scaffold.BadSlug) as error:
+        print(f"ouikit: {error}", file=sys.stderr)
+        return WRONG_CALL
+    except (RuntimeError, ValueError, OSError) as error:  # what the laboratory raises, each with its fix
+        print(f"ouikit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "ouikit: stopped; finished cells are kept and the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the nearest command in its complaint."""
+
+    def error(self, message: str) -> NoReturn:
+        bad = message.partition("invalid choice: '")[2].partition("'")[0]
+        near = get_close_matches(bad, ("list", "run", "check", "new", "book", "bench"), n=1)
+        super().error(message + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ouikit", description="Run the papers of this book.")
+    commands = parser.add_subparsers(required=True, metavar="list | run | check | new | book | bench")
+
+    add = commands.add_parser("list", help="the chapters, their verdicts and when they were run")
+    add.set_defaults(do=_list)
+
+    add = commands.add_parser("run", help="run one chapter; `ouikit run SLUG --help` shows its parameters")
+    add.add_argument("slug", help="a chapter of `ouikit list`")
+    add.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
+    add.add_argument("--scale", default="reduced", help="a named scale of the chapter (default: reduced)")
+    _add_engine(add)
+    add.add_argument("--force", action="store_true", help="run again what is there already")
+    add.add_argument(
+        "--publish", action="store_true", help="copy the record to book/results/, to be committed"
+    )
+    add.set_defaults(do=_run)
+
+    add = commands.add_parser("check", help="the form of chapters, without running them")
+    add.add_argument("slug", nargs="*", help="default: all")
+    add.add_argument("--fix", action="store_true", help="rewrite notebooks in normal form first")
+    add.set_defaults(do=_check)
+
+    add = commands.add_parser("new", help="write a new chapter pair that runs at once")
+    add.add_argument("slug", help="lower case with underscores; the name of both files")
+    add.add_argument("--title", required=True, help="the paper's title")
+    add.set_defaults(do=_new)
+
+    add = commands.add_parser("book", help="run what is missing at reduced scale and build the HTML book")
+    add.add_argument("--html", type=Path, help="where to put the site (default: build/html)")
+    _add_engine(add)
+    add.set_defaults(do=_book)
+
+    add = commands.add_parser("bench", help="benchmarks of the package: ratios against peers, in one process")
+    add.add_argument("name", nargs="*", help="default: all")
+    add.add_argument(
+        "--publish", action="store_true", help="copy the record to book/results/, to be committed"
+    )
+    add.set_defaults(do=_bench)
+    return parser
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", default="local", help="local, or dask://HOST:PORT of a Dask scheduler")
+    parser.add_argument("--jobs", type=int, help="worker processes (default: one a core; 0: in the notebook)")
+
+
+def _list(args: argparse.Namespace) -> int:
+    for chapter in chapters():
+        run = find(chapter, chapter.resolve())
+        verdicts = [c["verdict"] for c in run.record["result"]["claims"]] if run else []
+        state = f"{verdicts.count('reproduced')} of {len(verdicts)} reproduced" if run else "not run yet"
+        print(f"{chapter.slug:24} {state:22} {chapter.paper.title}")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    chapter = Chapter(args.slug)
+    settings = chapter.resolve(args.scale, _overrides(args.p, chapter))
+    run = _execute(chapter, args, settings)
+    for claim in run.record["result"]["claims"]:
+        print(f"{claim['verdict']:>13}  {claim['id']}: {tables.ours(claim)} (paper: {tables.papers(claim)})")
+    print(f"record: {run.folder / 'record.json'}")
+    if args.publish:
+        if settings.scale == "exploratory":
+            print("ouikit: only a named scale is published; leave out -p", file=sys.stderr)
+            return WRONG_CALL
+        print(f"published: {publish(run, chapter.root)}")
+    return 0
+
+
+def _execute(chapter: Chapter, args: argparse.Namespace, settings: Any, force: bool | None = None) -> Run:
+    """Run with a line before and after, so that a waiting person knows where the time goes."""
+    start = time.perf_counter()
+    print(f"{chapter.slug} ({settings.scale}) ...", end=" ", file=sys.stderr, flush=True)
+    forced = getattr(args, "force", False) if force is None else force
+    run = execute(chapter, settings, engine=args.engine, jobs=args.jobs, force=forced)
+    took = "already there" if run.cached else f"{time.perf_counter() - start:.0f} s"
+    print(took, file=sys.stderr)
+    return run
+
+
+def _overrides(pairs: Sequence[str], chapter: Chapter) -> dict[str, Any]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ParameterError(f"-p {pair!r}: write NAME=VALUE, for example -p seeds=[0,1]")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            found[name] = value
+    notebook.resolve(chapter.parameters, found)
+    return found
+
+
+def _parameters(slug: str) -> int:
+    chapter = Chapter(slug)
+    print(f"{chapter.paper.title}\n\nscales: {', '.join(chapter.paper.scales)}\nparameters (-p NAME=VALUE):")
+    for p in chapter.parameters.values():
+        print(f"  {p.name}: {p.kind} = {p.default!r}\n      {p.help}")
+    print("\noptions: `ouikit run --help`")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    chosen = [Chapter(slug) for slug in args.slug] or chapters()
+    found = []
+    for chapter in chosen:
+        if args.fix:
+            notebook.normalise(chapter.path)
+        found += check.problems(chapter)
+    for line in found:
+        print(line, file=sys.stderr)
+    print(f"{len(chosen)} chapters checked, {len(found)} problems")
+    return 1 if found else 0
+
+
+def _new(args: argparse.Namespace) -> int:
+    for path in scaffold.write(keys.repo_root(), args.slug, args.title):
+        print(path)
+    print(f"next: ouikit run {args.slug}; ouikit check {args.slug}; ouikit book")
+    return 0
+
+
+def _book(args: argparse.Namespace) -> int:
+    from ouikit.lab.book import publish_book
+
+    root = keys.repo_root()
+    runs = [_execute(c, args, c.resolve()) for c in chapters(root)]
+    site = publish_book(root, [run.folder for run in runs], args.html or root / "build" / "html")
+    print(site / "index.html")
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    known = sorted(p.stem for p in BENCHMARKS.glob("[a-z]*.py"))
+    root = keys.repo_root()
+    for name in args.name or known:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            raise UnknownName(f"no benchmark {name!r}; there are: {', '.join([*near, *known][:5])}")
+        rows = importlib.import_module(f"ouikit.bench.{name}").run(progress=print)
+        for row in rows:
+            interval = (
+                f"{tables.number(row['value'])} [{tables.number(row['low'])}, {tables.number(row['high'])}]"
+            )
+            met = {True: "met", False: "NOT met", None: ""}[row.get("met")]
+            print(f"{row['name']:50} {interval:28} {row['unit']:8} {row.get('target') or '':12} {met}")
+        for folder in [runs_folder(root) / "bench", *([root / "book/results/bench"] if args.publish else [])]:
+            folder.mkdir(parents=True, exist_ok=True)
+            made = record.made_by(root, {}, keys.source_hash(f"import ouikit.bench.{name}")[:16])
+            text = json.dumps(record.finite({"name": name, "rows": rows, "made_by": made}), indent=1)
+            (folder / f"{name}.json").write_text(text + "\n")
+    return 0

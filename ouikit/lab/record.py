@@ -1,0 +1,126 @@
+"""Run records: what was run, what came out, and what made it. JSON to diff, Parquet to draw."""
+
+import json
+import math
+import os
+import platform
+import resource
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ouikit.lab import keys
+
+SCHEMA = 1
+METRIC_VERSION = 1  # raise it when a metric changes its meaning: older numbers are then not comparable
+PACKAGES = (
+    "ouikit ouigemm torch numpy scipy pandas scikit-learn matplotlib seaborn "
+    "gymnasium stable-baselines3 flwr papermill jupyter-book"
+).split()
+ISA = "avx2 avx_vnni avx512f avx512_vnni avx512_bf16 amx_int8 amx_bf16 asimd asimddp i8mm sve".split()
+
+
+class RecordError(ValueError):
+    """A record that cannot be read; the message names the file and what is wrong with it."""
+
+
+def made_by(root: Path, data: Mapping[str, str], code: str) -> dict[str, Any]:
+    """Provenance of a run that ends now."""
+    cpu = _cpuinfo()
+    return {
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
+        "code": code,
+        "lock": keys.lock_hash(root)[:16],
+        "versions": _versions(),
+        "python": platform.python_version(),
+        "os": platform.platform(terse=True),
+        "cpu": cpu.get("model name", platform.processor() or platform.machine()),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "isa": [flag for flag in ISA if flag in (cpu.get("flags") or cpu.get("Features", "")).split()],
+        "threads": 1,
+        "gpu": _gpu(),
+        "data": dict(data),
+        "metric_version": METRIC_VERSION,
+        "time": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+    }
+
+
+def peak_memory_mb() -> float:
+    """Largest resident set, in MB, of this process or any of its ended workers."""
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return round(max(peaks) / 1024, 1)
+
+
+def write(record: Mapping[str, Any], folder: Path) -> None:
+    """Write `record.json` atomically, in strict JSON: a number that is not finite becomes null."""
+    text = json.dumps(finite(record), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    part = folder / f"record.json.{os.getpid()}.part"
+    part.write_text(text)
+    os.replace(part, folder / "record.json")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read a run's record.
+
+    Raises:
+        RecordError: if it is missing, truncated, not JSON, of another schema, or lacks a part.
+    """
+    path = folder / "record.json"
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not a readable record ({error})") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise RecordError(f"{path}: schema is not {SCHEMA}")
+    for part in ("run", "result", "made_by"):
+        if not isinstance(record.get(part), dict):
+            raise RecordError(f"{path}: has no part {part!r}")
+    return record
+
+
+def finite(value: Any) -> Any:
+    """`value` with every number that is not finite replaced by None, as JSON keeps it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpuinfo() -> dict[str, str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _gpu() -> str | None:
+    if not shutil.which("nvidia-smi"):
+        return None
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

@@ -1,0 +1,194 @@
+"""Records and executed notebooks to a site: assemble the sources, build them with Jupyter Book.
+
+Nothing is executed here. `assemble` writes one folder that holds everything the book needs, `digest` tells
+whether it changed, `build` turns it into HTML that loads nothing from outside.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ouikit.lab import badges, pages
+from ouikit.lab.shelf import Entry, Shelf, read_shelf
+
+MATHJAX = "sphinx-mathjax-offline"  # the package; the book needs one file of it
+MATHJAX_SHA256 = "d4295dc33744836935c1399feece5159577b34c5c8ffb9f1c6324cd82e03a882"  # tex-svg.js of 3.2.2
+LAUNCH = ("repository", "launch_buttons")
+LAUNCH_HTML = ("use_repository_button", "use_issues_button")
+
+
+class BookError(RuntimeError):
+    """The book cannot be built; the message holds the engine's own complaints."""
+
+
+def assemble(
+    root: Path,
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    outdated: Callable[[Mapping[str, Any]], bool] = lambda record: False,
+) -> None:
+    """Write the book's sources to `out`, from nothing; the same inputs give the same bytes.
+
+    Args:
+        root: the repository, for `book/` and `chapters/`.
+        runs: folders with `record.json`, `executed.ipynb` and `figures/`, one per chapter. A chapter without
+            a run is shown unexecuted, and marked so.
+        out: the folder to write.
+        outdated: tells whether a record was made with code that is no longer today's.
+
+    Raises:
+        PaperError, RecordError, ValueError: for a source that is wrong, naming the file.
+        BookError: if the packaged MathJax is missing or not the expected one.
+    """
+    shelf = read_shelf(root, runs, outdated)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(root / "book", out, ignore=shutil.ignore_patterns("results", "planned.yml"))
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        if (root / name).exists():
+            shutil.copy(root / name, out / name)
+    _write_config(root / "book" / "_config.yml", shelf, out)
+    _write_toc(root / "book" / "_toc.yml", shelf, out)
+    _write_pages(shelf, out)
+    for entry in shelf.entries:
+        _write_chapter(root, entry, shelf, out)
+    mathjax = out / "vendor" / "mathjax"
+    mathjax.mkdir(parents=True)
+    shutil.copy(_mathjax(), mathjax)
+
+
+def _write_pages(shelf: Shelf, out: Path) -> None:
+    generated = out / "generated"
+    generated.mkdir()
+    (generated / "summary.md").write_text(pages.summary(shelf))
+    (generated / "cards.md").write_text(pages.cards(shelf))
+    for page in (pages.results, pages.status, pages.gallery, pages.benchmarks):
+        (out / f"{page.__name__}.md").write_text(page(shelf))
+
+
+def _write_config(source: Path, shelf: Shelf, out: Path) -> None:
+    """Without a repository address no button may point there."""
+    config = yaml.safe_load(source.read_text())
+    if not shelf.repository.url:
+        for key in LAUNCH:
+            config.pop(key, None)
+        for key in LAUNCH_HTML:
+            config.get("html", {}).pop(key, None)
+    (out / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def _write_toc(source: Path, shelf: Shelf, out: Path) -> None:
+    """A chapter that the table of contents does not list joins the end of its first part."""
+    toc = yaml.safe_load(source.read_text())
+    listed = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
+    paths = [f"chapters/{entry.paper.slug}" for entry in shelf.entries]
+    toc["parts"][0]["chapters"] += [{"file": path} for path in paths if path not in listed]
+    (out / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False, allow_unicode=True))
+
+
+def _write_chapter(root: Path, entry: Entry, shelf: Shelf, out: Path) -> None:
+    """The chapter's page, its figures, and its downloads."""
+    slug = entry.paper.slug
+    source = root / "chapters" / f"{slug}.ipynb"
+    executed = entry.fresh.folder / "executed.ipynb" if entry.fresh else source
+    (out / "chapters").mkdir(exist_ok=True)
+    downloads = out / "vendor" / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    notebook = with_pieces(
+        json.loads(executed.read_text()), badges.badge_line(entry, shelf.repository), pages.beside(entry)
+    )
+    (out / "chapters" / f"{slug}.ipynb").write_text(json.dumps(notebook, ensure_ascii=False, indent=1))
+    (downloads / f"{slug}.bib").write_text(badges.bibtex(entry.paper))
+    shutil.copy(source, downloads / f"{slug}.ipynb")
+    if entry.fresh:
+        shutil.copy(executed, downloads / f"{slug}-executed.ipynb")
+        shutil.copy(entry.fresh.folder / "record.json", downloads / f"{slug}-record.json")
+    for one in entry.published:
+        figures = out / "vendor" / "figures" / slug / one.scale
+        figures.mkdir(parents=True, exist_ok=True)
+        for figure in one.record["result"]["figures"]:
+            for theme in ("light", "dark"):
+                shutil.copy(one.folder / figure[theme], figures / f"{figure['name']}-{theme}.svg")
+
+
+def with_pieces(notebook: dict[str, Any], badge: str, beside: str) -> dict[str, Any]:
+    """The notebook with the badge line under its title and the larger scales before "Try it yourself"."""
+    cells = [dict(cell, source="".join(cell["source"])) for cell in notebook["cells"]]
+    for cell in cells:
+        first, _, rest = cell["source"].partition("\n")
+        if cell["cell_type"] == "markdown" and first.startswith("# "):
+            cell["source"] = f"{first}\n{pages.block(badge)}\n{rest}"
+            break
+    if beside:
+        spots = [i for i, cell in enumerate(cells) if cell["source"].startswith("## Try it yourself")]
+        at = spots[0] if spots else len(cells)
+        cells.insert(
+            at, {"cell_type": "markdown", "id": "published-beside", "metadata": {}, "source": beside}
+        )
+    return {**notebook, "cells": cells}
+
+
+def _mathjax() -> Path:
+    """The one MathJax file, from the installed package."""
+    try:
+        found = [path for path in files(MATHJAX) or [] if path.name == "tex-svg.js"]
+    except PackageNotFoundError:
+        found = []
+    if not found:
+        raise BookError(f"MathJax is not installed: pip install {MATHJAX} (part of the `book` extra)")
+    path = Path(str(found[0].locate()))
+    if hashlib.sha256(path.read_bytes()).hexdigest() != MATHJAX_SHA256:
+        raise BookError(f"{path} is not MathJax 3.2.2's tex-svg.js; reinstall {MATHJAX}")
+    return path
+
+
+def digest(inputs: Iterable[Path]) -> str:
+    """16 hex digits over the names and bytes of files, and of all files below folders."""
+    total = hashlib.sha256()
+    for given in inputs:
+        below = sorted(given.rglob("*")) if given.is_dir() else [given]
+        for path in below:
+            if path.is_file() and "__pycache__" not in path.parts:
+                name = path.relative_to(given).as_posix() if given.is_dir() else path.name
+                total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
+    return total.hexdigest()[:16]
+
+
+def build(assembled: Path, html: Path) -> None:
+    """Build the assembled book into `html`, warnings as errors; a failed build leaves the old site alone.
+
+    Raises:
+        BookError: with every warning and error of the engine.
+    """
+    html.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=html.parent, prefix=".book-") as scratch:
+        command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-W", "-n", "--keep-going"]
+        done = subprocess.run(
+            [*command, "--path-output", scratch, str(assembled)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise BookError(
+                f"the book does not build ({assembled}):\n{_complaints(done.stdout + done.stderr)}"
+            )
+        shutil.rmtree(html, ignore_errors=True)
+        shutil.move(Path(scratch) / "_build" / "html", html)
+
+
+def _complaints(log: str) -> str:
+    """The lines of a build log that say what is wrong; its end where none does."""
+    lines = re.sub(r"\x1b\[[\d;]*m", "", log).splitlines()
+    wrong = [line for line in lines if any(word in line for word in ("WARNING", "ERROR", "CRITICAL"))]
+    return "\n".join(dict.fromkeys(wrong) or lines[-30:])

@@ -1,0 +1,217 @@
+"""What a notebook calls: begin, sweep, figure, report, provenance.
+
+>>> study = lab.begin("oui_weight_decay", globals())          # after the parameters cell
+>>> rows = study.sweep(cell, {"weight_decay": weight_decay}, seeds=seeds)
+>>> study.figure(plots.themed(draw), name="mva", title="…", alt="…", numbers=table)
+>>> study.report({"best.oui": estimate})                      # raises when a registered verdict changed
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+from IPython.display import display
+
+from ouikit.lab import record, tables
+from ouikit.lab.chapter import Chapter, device_kind
+from ouikit.lab.claims import Measured, judge
+from ouikit.lab.keys import lock_hash
+from ouikit.lab.paper import Claim
+from ouikit.lab.sweep import sweep
+
+
+class VerdictChanged(AssertionError):
+    """A claim's verdict is no longer the registered one."""
+
+
+class HasChecksum(Protocol):
+    """A data set as `ouikit.data` loads it."""
+
+    name: str
+    checksum: str
+
+
+class HasThemes(Protocol):
+    """A figure drawn for both themes, as `ouikit.plots.themed` returns it: two SVG documents."""
+
+    light: str
+    dark: str
+
+
+def begin(slug: str, values: Mapping[str, Any]) -> "Study":
+    """Start a study inside a notebook; `values` are its globals, which hold the parameters.
+
+    Raises:
+        ParameterError: for a value of the wrong type (papermill alone would let it pass).
+        PermissionError: if the run folder cannot be written, with the way out.
+    """
+    chapter = Chapter(slug)
+    return Study(chapter, {name: values[name] for name in chapter.parameters if name in values})
+
+
+class Study:
+    """One run of one chapter, seen from inside its notebook."""
+
+    def __init__(self, chapter: Chapter, parameters: Mapping[str, Any]) -> None:
+        self.chapter = chapter
+        self.settings = chapter.place(parameters)
+        self.key = chapter.key(self.settings.parameters)
+        self.folder = chapter.folder(self.key)
+        self._start = time.perf_counter()
+        self._data: dict[str, str] = {}
+        self._figures: list[dict[str, str]] = []
+        self._rows: list[pd.DataFrame] = []
+        self._cells = {"total": 0, "computed": 0, "cached": 0, "diverged": 0, "seconds": 0.0}
+        self._record: dict[str, Any] = {}
+        _make(self.folder / "figures")
+        display(tables.settings(self.settings))
+
+    def uses(self, data: HasChecksum) -> None:
+        """Enter a data set's checksum in the record."""
+        self._data[data.name] = data.checksum
+
+    def sweep(
+        self,
+        cell: Callable[..., Any],
+        grid: Mapping[str, Sequence[Any]] | Iterable[Mapping[str, Any]],
+        *,
+        seeds: Sequence[int],
+        title: str = "",
+    ) -> pd.DataFrame:
+        """`ouikit.lab.sweep`, kept beside this chapter's runs: every scale shares the cells.
+
+        `OUIKIT_ENGINE`, `OUIKIT_JOBS` and `OUIKIT_FORCE` (set by `ouikit run`) say where and whether anew.
+        """
+        device = device_kind(self.settings.parameters.get("device", "auto"))
+        jobs = os.environ.get("OUIKIT_JOBS")
+        rows = sweep(
+            cell,
+            grid,
+            seeds=seeds,
+            store=self.folder.parent / "cells",
+            context=f"{lock_hash(self.chapter.root)} {device}",
+            engine=os.environ.get("OUIKIT_ENGINE", "local"),
+            jobs=int(jobs) if jobs else None,
+            force=os.environ.get("OUIKIT_FORCE") == "1",
+            title=title or self.chapter.slug,
+        )
+        for name, count in rows.attrs["cells"].items():
+            self._cells[name] += count
+        self._rows.append(rows)
+        return rows
+
+    def figure(self, drawn: HasThemes, *, name: str, title: str, alt: str, numbers: pd.DataFrame) -> None:
+        """Show a figure in both themes, with its alternative text and its numbers as a table."""
+        for theme, svg in (("light", drawn.light), ("dark", drawn.dark)):
+            (self.folder / "figures" / f"{name}-{theme}.svg").write_text(svg)
+        light, dark = (f"figures/{name}-{theme}.svg" for theme in ("light", "dark"))
+        self._figures.append({"name": name, "title": title, "alt": alt, "light": light, "dark": dark})
+        display(tables.figure(drawn.light, drawn.dark, title, alt, numbers))
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        """Judge every claim, write the record, show the paper's numbers beside ours.
+
+        Raises:
+            VerdictChanged: at a named scale, after the record is written, if a registered verdict changed.
+        """
+        measured = {name: Measured.of(value) for name, value in metrics.items()}
+        claims = [self._judged(claim, measured) for claim in self.chapter.paper.claims]
+        changed = [c for c in claims if c["registered"] and c["verdict"] != c["registered"]]
+        self._keep("verdict changed" if changed else "ok", claims, measured)
+        display(tables.claims(claims, self.settings.scale))
+        if changed:
+            lines = [f"{c['id']}: registered {c['registered']}, now {c['verdict']}" for c in changed]
+            raise VerdictChanged(
+                f"{self.chapter.slug} at {self.settings.scale}: "
+                + "; ".join(lines)
+                + ". If the new verdict is "
+                f"right, register it in {self.chapter.path.with_suffix('.yaml').name} and say why."
+            )
+
+    def provenance(self) -> None:
+        """Show what made this run."""
+        display(tables.provenance(self._record))
+
+    def _judged(self, claim: Claim, measured: Mapping[str, Measured]) -> dict[str, Any]:
+        """One claim's line in the record. Off the named scales the nearest one's test gives the verdict."""
+        scale = self.settings.scale
+        bound = scale if scale != "exploratory" else next(iter(claim.at))
+        test = claim.at.get(bound)
+        found = measured.get(claim.metric)
+        return {
+            "id": claim.id,
+            "says": claim.says,
+            "where": claim.where,
+            "metric": claim.metric,
+            "paper": claim.paper,
+            "predicate": test and test.predicate,
+            "against": test and test.against,
+            "why": test and test.why,
+            "value": found and found.value,
+            "low": found and found.low,
+            "high": found and found.high,
+            "n": found and found.n,
+            "verdict": judge(test, claim.metric, measured, claim.paper) if test else "not run",
+            "registered": claim.status.get(scale),
+            "note": claim.note,
+        }
+
+    def _keep(self, status: str, claims: list[dict[str, Any]], measured: Mapping[str, Measured]) -> None:
+        """Write rows and record, unless the same run is already recorded with the same numbers."""
+        parameters = self.settings.parameters
+        new = {
+            "schema": record.SCHEMA,
+            "run": {
+                "slug": self.chapter.slug,
+                "scale": self.settings.scale,
+                "parameters": parameters,
+                "differences": self.settings.differences,
+                "seeds": parameters.get("seeds", [parameters.get("seed")]),
+                "key": self.key,
+            },
+            "result": {
+                "status": status,
+                "claims": claims,
+                "metrics": {name: vars(m) for name, m in measured.items()},
+                "figures": self._figures,
+                "cells": self._cells,
+                "seconds": round(time.perf_counter() - self._start, 2),
+                "peak_memory_mb": record.peak_memory_mb(),
+            },
+            "made_by": record.made_by(self.chapter.root, self._data, self.chapter.science_key()),
+        }
+        self._record = new
+        if os.environ.get("OUIKIT_FORCE") != "1" and _same_result(self.folder, new):
+            self._record = record.read(self.folder)
+            return
+        if self._rows:
+            rows = pd.concat(self._rows, ignore_index=True)
+            rows.attrs = {}
+            rows.to_parquet(self.folder / "rows.parquet", index=False)
+        record.write(new, self.folder)
+
+
+def _same_result(folder: Path, new: Mapping[str, Any]) -> bool:
+    """Whether this very run is on disk: the first one tells the true cost, a rerun only read its cells."""
+    try:
+        old = record.read(folder)
+    except record.RecordError:
+        return False
+    kept = record.finite(new["result"])
+    return all(old["result"].get(part) == kept[part] for part in ("status", "claims", "metrics", "figures"))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PermissionError(
+            f"cannot write the run folder {folder} ({error.strerror}); make it writable, or set OUIKIT_RUNS to a "
+            "folder that is"
+        ) from error

@@ -1,0 +1,162 @@
+"""What a run shows: claims, figures, provenance, as small HTML with a plain-text twin for terminals."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from ouikit.lab.chapter import Settings
+    from ouikit.lab.paper import Paper
+
+
+class Shown:
+    """Something to display: HTML for notebooks and the book, plain text elsewhere."""
+
+    def __init__(self, html: str, text: str) -> None:
+        self.html, self.text = html, text
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def number(x: float | None) -> str:
+    """Three significant digits, whole numbers as they are; an absent number is a dash."""
+    if x is None or x != x:
+        return "–"
+    if float(x).is_integer() and abs(x) < 1e6:
+        return f"{int(x)}"
+    return f"{x:.3g}".replace("-", "−") if 1e-3 <= abs(x) < 1e5 else f"{x:.2e}".replace("-", "−")
+
+
+def ours(claim: Mapping[str, Any]) -> str:
+    """`0.71 [0.66, 0.75], n = 10`."""
+    if claim.get("value") is None:
+        return "–"
+    text = number(claim["value"])
+    if claim.get("low") != claim.get("high"):
+        text += f" [{number(claim['low'])}, {number(claim['high'])}]"
+    return text + (f", n = {claim['n']}" if claim.get("n") else "")
+
+
+def papers(claim: Mapping[str, Any]) -> str:
+    """What the paper says, as a number or a few words."""
+    source = claim.get("paper") or {}
+    return str(source.get("text") or number(source.get("value")))
+
+
+def test_text(predicate: str | None, against: Any) -> str:
+    """A test in words: `greater than 0.1`."""
+    if predicate is None:
+        return "not tested at this scale"
+    if predicate == "within" and isinstance(against, list):
+        return f"within {number(against[0])} to {number(against[1])}"
+    if predicate == "trend":
+        ((direction, margin),) = against.items()
+        return f"{direction}, rank correlation beyond {number(margin)}"
+    words = {
+        "exact": "exactly {}",
+        "within": "within ± {} of the paper's",
+        "greater": "interval above {}",
+        "order": "{}",
+        "ratio": "ratio to the paper's within 1 ± {}",
+    }
+    return words[predicate].format(against if isinstance(against, str) else number(against))
+
+
+def verdict(name: str) -> str:
+    """A verdict as a coloured label; the word carries the meaning, the colour only helps."""
+    return f'<span class="verdict verdict-{name.replace(" ", "-")}">{name}</span>'
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """An HTML table whose cells carry their column's name, so that a phone can stack them."""
+    top = "".join(f'<th scope="col">{h}</th>' for h in head)
+    body = "".join(
+        "<tr>" + "".join(f'<td data-label="{h}">{c}</td>' for h, c in zip(head, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return f'<table class="ouikit-table {kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def promises(paper: "Paper") -> Shown:
+    """What the paper claims, before anything is run."""
+    rows = [(escape(c.says), escape(c.where), escape(papers(vars(c)))) for c in paper.claims]
+    text = "\n".join(f"- {c.says} ({c.where})" for c in paper.claims)
+    return Shown(grid(("Claim", "Where", "The paper"), rows, "ouikit-promises"), text)
+
+
+def settings(found: "Settings") -> Shown:
+    """Which scale the parameters are."""
+    apart = ", ".join(f"{k} = {v}" for k, v in found.differences.items())
+    text = f"scale: {found.scale}" + (
+        f" ({apart}); verdicts are exploratory and guard nothing" if apart else ""
+    )
+    return Shown(f'<p class="ouikit-scale">{escape(text)}</p>', text)
+
+
+def claims(judged: Sequence[Mapping[str, Any]], scale: str) -> Shown:
+    """The paper's numbers beside ours, with verdict and reason."""
+    rows = [
+        (
+            escape(c["says"]) + (f'<br><small class="note">{escape(c["note"])}</small>' if c["note"] else ""),
+            escape(papers(c)),
+            escape(ours(c)),
+            f"{escape(test_text(c['predicate'], c['against']))}"
+            + (f"<br><small>{escape(c['why'])}</small>" if c["why"] else ""),
+            verdict(c["verdict"]),
+        )
+        for c in judged
+    ]
+    head = ("Claim", "The paper", f"Ours ({scale})", "Test, and why", "Verdict")
+    text = "\n".join(f"{c['verdict']:>13}  {c['id']}: {ours(c)} (paper: {papers(c)})" for c in judged)
+    return Shown(grid(head, rows, "ouikit-claims"), text)
+
+
+def figure(light: str, dark: str, title: str, alt: str, numbers: pd.DataFrame) -> Shown:
+    """Both themes in one output; the page shows the one that fits, a plain notebook the light one."""
+    images = "".join(
+        f'<img class="only-{theme}" {hidden}alt="{escape(alt)}" src="data:image/svg+xml;base64,'
+        f'{base64.b64encode(svg.encode()).decode()}">'
+        for theme, svg, hidden in (("light", light, ""), ("dark", dark, 'style="display:none" '))
+    )
+    rows = (
+        [escape(number(x) if isinstance(x, float) else str(x)) for x in row] for row in numbers.to_numpy()
+    )
+    table = grid([escape(str(c)) for c in numbers.columns], rows, "ouikit-numbers")
+    html = (
+        f'<figure class="ouikit-figure">{images}<figcaption>{escape(title)}</figcaption>'
+        f'<details><summary>The numbers of this figure</summary><div class="ouikit-scroll">{table}</div></details>'
+        "</figure>"
+    )
+    return Shown(html, f"{title}: {alt}")
+
+
+def provenance(record: Mapping[str, Any]) -> Shown:
+    """What made a run."""
+    run, result, made = record["run"], record["result"], record["made_by"]
+    cells = result["cells"]
+    rows = {
+        "Scale": run["scale"],
+        "Run key": run["key"],
+        "Seeds": ", ".join(map(str, run["seeds"])),
+        "Finished": made["time"],
+        "Time": f"{result['seconds']:.0f} s here; {cells['seconds'] / 60:.1f} CPU-minutes in {cells['total']} "
+        "trainings or simulations",
+        "Peak memory": f"{result['peak_memory_mb']:.0f} MB in the largest process",
+        "Commit": f"{(made['commit'] or 'none')[:10]}{' with local changes' if made['dirty'] else ''}",
+        "Hardware": f"{made['cpu']}, {made['cores']} cores, {made['threads']} thread a worker"
+        + (f", {made['gpu']}" if made["gpu"] else ""),
+        "Versions": ", ".join(f"{k} {v}" for k, v in made["versions"].items()) + f"; Python {made['python']}",
+        "System": made["os"],
+        "Lock": made["lock"],
+        "Data": ", ".join(f"{k} ({v[:12]}…)" for k, v in made["data"].items()) or "none",
+    }
+    text = "\n".join(f"{k}: {v}" for k, v in rows.items())
+    pairs = "".join(f'<tr><th scope="row">{k}</th><td>{escape(v)}</td></tr>' for k, v in rows.items())
+    return Shown(f'<table class="ouikit-table ouikit-provenance"><tbody>{pairs}</tbody></table>', text)

@@ -1,0 +1,75 @@
+"""The site's checker finds what it is there to find."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+GOOD = '<html><body><h1 id="top">A</h1><a href="b.html#end">b</a><a href="https://x.org">x</a></body></html>'
+
+
+@pytest.fixture(scope="module")
+def checker() -> ModuleType:
+    path = Path(__file__).parents[1] / "ci" / "check_site.py"
+    spec = importlib.util.spec_from_file_location("check_site", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["check_site"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    (tmp_path / "index.html").write_text(GOOD)
+    (tmp_path / "b.html").write_text('<html><body><p id="end"><img src="x.png" alt=""></p></body></html>')
+    (tmp_path / "x.png").write_text("")
+    (tmp_path / "_static").mkdir()
+    return tmp_path
+
+
+def test_a_good_site_passes(checker: ModuleType, site: Path) -> None:
+    assert checker.check_files(site) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ('<a href="gone.html">', "index.html: broken link gone.html"),
+        ('<a href="b.html#middle">', "index.html: broken link b.html#middle"),
+        ('<a href="#nowhere">', "index.html: broken link #nowhere"),
+        ('<img src="x.png">', "index.html: image without alternative text: x.png"),
+        (
+            '<script src="https://cdn.org/a.js"></script>',
+            "index.html: would load https://cdn.org/a.js from outside",
+        ),
+        (
+            "<script>load('https://cdn.org/b.js')</script>",
+            "index.html: would load https://cdn.org/b.js from outside",
+        ),
+        (
+            '<link rel="stylesheet" href="//cdn.org/c.css">',
+            "index.html: would load //cdn.org/c.css from outside",
+        ),
+    ],
+)
+def test_each_fault_is_named(checker: ModuleType, site: Path, body: str, complaint: str) -> None:
+    (site / "index.html").write_text(GOOD.replace("</body>", f"{body}</body>"))
+    assert checker.check_files(site) == [complaint]
+
+
+def test_a_style_sheet_must_not_load_from_outside(checker: ModuleType, site: Path) -> None:
+    (site / "_static" / "a.css").write_text("@import 'https://fonts.org/f.css';")
+    assert checker.check_files(site) == ["_static/a.css: would load https://fonts.org/f.css from outside"]
+
+
+def test_without_a_browser_that_part_is_skipped_loudly(
+    checker: ModuleType, site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checker.shutil, "which", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["check_site.py", str(site)])
+    assert checker.main() == 0
+    assert "SKIPPED" in capsys.readouterr().err

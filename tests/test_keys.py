@@ -1,0 +1,422 @@
+"""A key changes when what it stands for changes, and only then."""
+
+import functools
+import importlib
+import math
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ouikit.lab.imports import imports, module_closure
+from ouikit.lab.keys import canonical, cell_hash, lock_hash, repo_root, run_key, source_hash
+
+PACKAGE = {
+    "__init__.py": """
+        from importlib import import_module
+        from typing import TYPE_CHECKING
+        if TYPE_CHECKING:
+            from toykit.metric import score
+        __version__ = "1"
+        def __getattr__(name):
+            return getattr(import_module(f"toykit.{name}"), name)
+        """,
+    "metric.py": "from toykit.bits import count\n\ndef score(x): return count(x)\n",
+    "bits.py": "def count(x): return 1\n",
+    "train.py": """
+        from toykit.nn import models
+
+        def fit(lr, seed, steps=3):
+            from .late import schedule
+            return [{"metric": "loss", "value": schedule(lr)}]
+        """,
+    "late.py": """
+        from typing import TYPE_CHECKING
+        if TYPE_CHECKING:
+            import toykit.hints as h
+        def schedule(lr): return lr
+        """,
+    "hints.py": "",
+    "data.py": "def load(): return 1\n",
+    "fl.py": "import toykit.bits\n",
+    "nn/__init__.py": '"""Networks."""\n',
+    "nn/models.py": "from . import layers\nfrom ..bits import count as c\n",
+    "nn/layers.py": "",
+    "lab/__init__.py": "",
+    "lab/sweep.py": "import toykit.fl\n",
+}
+EVERYTHING = {
+    *("toykit", "toykit.metric", "toykit.bits", "toykit.train", "toykit.late", "toykit.hints", "toykit.data"),
+    *("toykit.fl", "toykit.nn", "toykit.nn.models", "toykit.nn.layers", "toykit.lab", "toykit.lab.sweep"),
+}
+LAZY = {"toykit", "toykit.metric", "toykit.bits"}
+ONLY = {"packages": ("toykit",)}
+
+
+@pytest.fixture
+def toykit(tmp_path, monkeypatch):
+    """A throw-away package on the path; returns its folder."""
+    root = tmp_path / "toykit"
+    for name, text in PACKAGE.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield root
+    for name in [name for name in sys.modules if name.partition(".")[0] == "toykit"]:
+        del sys.modules[name]
+
+
+def reached(source, **options):
+    return set(module_closure(imports(textwrap.dedent(source)), ("toykit",), **options))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import numpy, os.path", set()),
+        ("import toykit", LAZY),
+        ("from toykit import score", LAZY),
+        ("from toykit import __version__, data", {*LAZY, "toykit.data"}),
+        ("import toykit.data as d", {*LAZY, "toykit.data"}),
+        ("from toykit.nn import models", {*LAZY, "toykit.nn", "toykit.nn.models", "toykit.nn.layers"}),
+        ("from toykit.bits import *", LAZY),
+        ("def f():\n    if True:\n        from toykit import data", {*LAZY, "toykit.data"}),
+        (
+            "from toykit.train import fit",
+            EVERYTHING - {"toykit.data", "toykit.fl", "toykit.lab", "toykit.lab.sweep"},
+        ),
+        ("import_module('toykit.data')", {*LAZY, "toykit.data"}),
+        ("importlib.import_module(f'numpy.{name}')", set()),
+        (
+            "importlib.import_module(f'toykit.nn.{name}')",
+            {*LAZY, "toykit.nn", "toykit.nn.models", "toykit.nn.layers"},
+        ),
+    ],
+)
+def test_closure_follows_imports(toykit, source, expected):
+    assert reached(source) == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import toykit.nothing",
+        "from toykit.nothing import x",
+        "from toykit import nothing",
+        "from toykit import *",
+        "import_module(name)",
+        "__import__(name)",
+        "importlib.import_module(f'{package}.data')",
+        "%matplotlib inline",
+    ],
+)
+def test_what_cannot_be_resolved_counts_as_all(toykit, source):
+    assert reached(source) == EVERYTHING
+
+
+def test_excluded_modules_are_neither_listed_nor_followed(toykit):
+    assert reached("import toykit.lab.sweep", exclude=["toykit.lab"]) == LAZY
+    assert reached("import_module(name)", exclude=["toykit.lab"]) == EVERYTHING - {
+        "toykit.lab",
+        "toykit.lab.sweep",
+    }
+
+
+def test_a_package_that_is_not_installed_reaches_nothing():
+    assert module_closure(["no_such_package_here.x"], ("no_such_package_here",)) == {}
+
+
+def test_the_library_itself_is_resolved():
+    """The lazy names of `ouikit` lead to their homes and not, as a computed import, to everything."""
+    found = module_closure(imports("import ouikit"))
+    assert {"ouikit", "ouikit.oui", "ouikit.patterns"} <= found.keys()
+    assert not any(name.startswith(("ouikit.lab", "ouikit.nn", "ouikit.bench")) for name in found)
+
+
+def test_compiled_packages_add_their_sources_or_their_libraries(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package, source = tmp_path / "toygemm", tmp_path / "src" / "avx2" / "u8.c"
+    package.mkdir()
+    source.parent.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "_gemm.so").write_bytes(b"\x7fELF")
+    source.write_text("int x;")
+    assert module_closure(["toygemm"], ("toygemm",)).keys() == {"toygemm", "toygemm/toygemm/_gemm.so"}
+    (tmp_path / "pyproject.toml").write_text("")
+    assert module_closure(["toygemm"], ("toygemm",)).keys() == {"toygemm", "toygemm/src/avx2/u8.c"}
+
+
+def test_source_hash_sees_transitive_changes_and_nothing_else(toykit):
+    def key():
+        return source_hash(["from toykit.train import fit", "fit(1)"], **ONLY)
+
+    before = key()
+    (toykit / "fl.py").write_text("import toykit.bits\nnew = 1\n")
+    assert key() == before, "a sibling that the code does not reach"
+    (toykit / "nn" / "models.py").write_text(
+        '"""Documented."""\nfrom . import layers  # a comment\nfrom ..bits import (\n    count as c,\n)\n'
+    )
+    assert key() == before, "comments, layout and docstrings are not statements"
+    (toykit / "nn" / "layers.py").write_text("width = 2\n")
+    assert key() != before, "reached through train and models"
+
+
+def test_code_cells_count_to_the_last_character():
+    keys = {source_hash(code) for code in (["a = 1", "b"], ["a = 1  # why", "b"], ["b", "a = 1"], "a = 1\nb")}
+    assert len(keys) == 4
+
+
+def test_run_key():
+    def key(parameters, cells=("x = 1",), **rest):
+        return run_key(
+            cells, parameters, **{"lock": "l", "data": {"a": "1", "b": "2"}, "device": "cpu"} | rest
+        )
+
+    plain = key({"lr": 0.001, "epochs": 3})
+    assert len(plain) == 16
+    assert int(plain, 16) >= 0
+    assert plain == key({"epochs": 3, "lr": 1e-3}, data={"b": "2", "a": "1"})
+    others = [
+        key({"lr": 0.001, "epochs": 3.0}),
+        key({"lr": 0.001, "epochs": True}),
+        key({"lr": 0.001, "epochs": 1}),
+        key({"lr": 0.001}),
+        key({"lr": 0.001, "epochs": 3}, cells=("x = 2",)),
+        key({"lr": 0.001, "epochs": 3}, lock="m"),
+        key({"lr": 0.001, "epochs": 3}, data={"a": "1"}),
+        key({"lr": 0.001, "epochs": 3}, device="cuda"),
+    ]
+    assert len({plain, *others}) == 9
+
+
+def test_canonical_by_hand():
+    assert canonical({"b": (1, 1.0, True, None), "a": "é"}) == '{"a":"é","b":[1,1.0,true,null]}'
+    assert canonical([np.float64(0.1), np.int64(2), np.bool_(False)]) == "[0.1,2,false]"
+    assert canonical([math.nan, -math.inf]) == '[{"float":"nan"},{"float":"-inf"}]'
+
+
+@pytest.mark.parametrize("value", [{1, 2}, {1: 2}, object(), np.zeros(2), [b"x"]])
+def test_canonical_refuses_what_json_cannot_hold(value):
+    with pytest.raises(TypeError, match="cannot be part of a key"):
+        canonical(value)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+def typed(value):
+    """A value as something whose equality tells 1, 1.0 and True apart, and is true for equal NaNs."""
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    if isinstance(value, dict):
+        return {key: typed(item) for key, item in value.items()}
+    return type(value), repr(value)
+
+
+@given(VALUES, VALUES)
+def test_canonical_texts_are_equal_exactly_for_equal_values(a, b):
+    assert (canonical(a) == canonical(b)) == (typed(a) == typed(b))
+
+
+@given(st.dictionaries(st.text(), VALUES, min_size=2))
+def test_canonical_ignores_the_order_of_names(fields):
+    assert canonical(dict(reversed(fields.items()))) == canonical(fields)
+
+
+# --- cell_hash: functions of a notebook are what `exec` makes in a namespace called __main__ ---
+
+
+def notebook(*cells):
+    """The namespace after running code cells."""
+    space = {"__name__": "__main__"}
+    for cell in cells:
+        exec(textwrap.dedent(cell), space)
+    return space
+
+
+def key(*cells):
+    return cell_hash(notebook(*cells)["cell"], **ONLY, exclude=("toykit.lab",))
+
+
+CELL = """
+    def cell(lr, seed):
+        return [helper(lr) + STEPS]
+    """
+HELPER = "def helper(lr): return lr * SCALE"
+
+
+def test_helpers_and_constants_of_a_notebook_count():
+    base = key("STEPS, SCALE = 3, 2", HELPER, CELL)
+    assert key("SCALE, STEPS = 2, 3", "unused = 1", CELL, "# moved\n" + HELPER + "  # said why") == base
+    changed = [
+        key("STEPS, SCALE = 4, 2", HELPER, CELL),
+        key("STEPS, SCALE = 3.0, 2", HELPER, CELL),
+        key("STEPS, SCALE = 3, 5", HELPER, CELL),
+        key("STEPS, SCALE = 3, 2", "def helper(lr): return lr + SCALE", CELL),
+        key("STEPS, SCALE = 3, 2", HELPER, CELL.replace("+ STEPS", "- STEPS")),
+        key("STEPS, SCALE = 3, 2", HELPER, CELL.replace("seed)", "seed=STEPS)")),
+    ]
+    assert len({base, *changed}) == 7
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("ARMS = {'a': lambda x: x}", "ARMS = {'a': lambda x: -x}"),
+        ("ARMS = [1, [2]]", "ARMS = [1, [3]]"),
+        ("ARMS = {1, 2}", "ARMS = {1, 3}"),
+        ("import numpy as np; ARMS = np.arange(3)", "import numpy as np; ARMS = np.arange(3.0)"),
+        ("import fractions as f; ARMS = f.Fraction(1, 2)", "import fractions as f; ARMS = f.Fraction(1)"),
+        ("class ARMS:\n  def f(self): return 1", "class ARMS:\n  def f(self): return 2"),
+        ("class ARMS:\n  size = 1", "class ARMS:\n  size = 2"),
+        ("class B:\n  size = 1\nclass ARMS(B): pass", "class B:\n  size = 2\nclass ARMS(B): pass"),
+        (
+            "from dataclasses import dataclass\n@dataclass\nclass ARMS:\n  size: int = 1",
+            "from dataclasses import dataclass\n@dataclass\nclass ARMS:\n  size: int = 2",
+        ),
+        (
+            "import functools as f\n@f.cache\ndef ARMS(): return 1",
+            "import functools as f\n@f.cache\ndef ARMS(): return 2",
+        ),
+        ("from math import sin as ARMS", "from math import cos as ARMS"),
+        ("import math as ARMS", "import cmath as ARMS"),
+        (
+            "def make(n):\n  def arm(): return n\n  return arm\nARMS = make(1)",
+            "def make(n):\n  def arm(): return n\n  return arm\nARMS = make(2)",
+        ),
+    ],
+)
+def test_every_kind_of_global_counts(before, after):
+    cell = "def cell(seed): return ARMS"
+    assert key(before, cell) == key(before, cell)
+    assert key(before, cell) != key(after, cell)
+
+
+def test_functions_that_name_each_other_end():
+    odd = "def odd(n): return n and even(n - 1)"
+    even = "def even(n): return not n or odd(n - {})"
+    keys = [key(odd, even.format(step), "def cell(seed): return odd(seed)") for step in (1, 1, 2)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_partial_counts_by_its_values():
+    space = notebook("def cell(lr, seed): return lr")
+    one, same, two = (functools.partial(space["cell"], lr=lr) for lr in (1, 1, 2))
+    assert cell_hash(one) == cell_hash(same) != cell_hash(two)
+
+
+def test_a_value_without_identity_is_refused_by_name():
+    with pytest.raises(TypeError, match="refers to 'guard'"):
+        key("import threading; guard = threading.Lock()", "def cell(seed): return guard")
+
+
+@pytest.mark.parametrize("thing", [3, "train", object()])
+def test_only_functions_are_cells(thing):
+    with pytest.raises(TypeError, match="must be a function"):
+        cell_hash(thing)
+
+
+@pytest.mark.parametrize(
+    ("code", "counts", "ignored"),
+    [
+        (["from toykit.train import fit", "def cell(seed): return fit(1, seed)"], "nn/layers.py", "fl.py"),
+        (
+            ["def cell(seed):\n    from toykit.nn import models as m\n    return m"],
+            "nn/layers.py",
+            "train.py",
+        ),
+        (["def cell(seed):\n    import toykit.data as d\n    return d"], "data.py", "train.py"),
+        (["import toykit.nn.models as m", "def cell(seed): return m.x"], "nn/layers.py", "data.py"),
+        # `data` was imported by another cell of the notebook
+        (["import toykit", "import toykit.data", "def cell(seed): return toykit.data"], "data.py", "fl.py"),
+        (["import toykit.lab.sweep as s", "def cell(seed): return s"], "bits.py", "lab/sweep.py"),
+        (["def cell(seed): return __import__(seed)"], "fl.py", "lab/sweep.py"),
+    ],
+)
+def test_package_modules_count_where_the_cell_reaches_them(toykit, code, counts, ignored):
+    before = key(*code)
+    (toykit / ignored).write_text("changed = 1\n" + (toykit / ignored).read_text())
+    assert key(*code) == before
+    (toykit / counts).write_text((toykit / counts).read_text() + "changed = 1\n")
+    assert key(*code) != before
+
+
+def test_a_cell_of_the_package_counts_by_its_closure(toykit):
+    def hashed():
+        return cell_hash(importlib.import_module("toykit.train").fit, packages=("toykit",))
+
+    before = hashed()
+    (toykit / "data.py").write_text("changed = 1\n")
+    assert hashed() == before
+    (toykit / "late.py").write_text("changed = 1\n")
+    assert hashed() != before
+
+
+def test_a_local_file_beside_the_notebook_counts(toykit):
+    helper = toykit.parent / "beside_the_notebook.py"
+    helper.write_text("def f(): return 1\n")
+    code = ["from beside_the_notebook import f", "def cell(seed): return f()"]
+    before = key(*code)
+    assert key(*code) == before
+    helper.write_text("def f(): return 2\n")
+    assert key(*code) != before
+    del sys.modules["beside_the_notebook"]
+
+
+def test_identity_survives_the_process_and_the_kernel(tmp_path):
+    """The same functions in IPython and in a script, under other hash seeds, have one key."""
+    cells = [
+        "import ouikit.lab.keys as keys",
+        "WORDS = {'relu', 'silu', 'gelu'}; ARMS = {'a': lambda x: x in {'u', 'v', 'w'}}",
+        "def cell(lr, seed):\n    '''Say.'''\n    return [a(lr) for a in ARMS.values()], WORDS",
+    ]
+    show = "print(keys.cell_hash(cell))"
+    script = "\n".join([*cells, show])
+    shell = "\n".join(
+        [
+            "from IPython.core.interactiveshell import InteractiveShell as Shell",
+            f"for code in {[*cells, show]!r}: Shell.instance().run_cell(code)",
+        ]
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "IPYTHONDIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for code, seed in ((script, "1"), (script, "2"), (shell, "3"))
+    }
+    assert len(found) == 1
+    assert len(found.pop()) == 64
+
+
+def test_lock_hash(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"constraints\.txt"):
+        lock_hash(tmp_path)
+    (tmp_path / "ci").mkdir()
+    (tmp_path / "ci" / "constraints.txt").write_text("a==1\n")
+    first = lock_hash(tmp_path)
+    (tmp_path / "ci" / "constraints.txt").write_text("a==2\n")
+    assert len(first) == 64
+    assert lock_hash(tmp_path) != first
+
+
+def test_repo_root(tmp_path, monkeypatch):
+    assert repo_root(Path(__file__).parent) == Path(__file__).parents[1]
+    (tmp_path / "chapters").mkdir()
+    with pytest.raises(FileNotFoundError, match="run inside the repository"):
+        repo_root(tmp_path / "chapters")
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path / "chapters")
+    assert repo_root() == tmp_path.resolve()

@@ -1,0 +1,416 @@
+"""Records to pages: what a reader sees of complete, damaged, contradicted and missing records."""
+
+import json
+import shutil
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ouikit.lab import badges, pages, render
+from ouikit.lab.paper import AREAS
+from ouikit.lab.render import assemble, digest, with_pieces
+from ouikit.lab.shelf import Repository, Shelf, complete, read_shelf
+
+BOOK = Path(__file__).parents[1] / "book"
+TITLE = "A study of gates"
+PAPER = {
+    "paper": {"title": TITLE, "authors": ["Ana Gómez", "Lee Wu"], "year": 2025, "arxiv": "2501.00001"},
+    "area": AREAS[0],
+    "evidence": "measured",
+    "idea": "Gates tell <early> & cheaply.",
+    "scales": {"reduced": {}, "extended": {"epochs": 60}},
+    "claims": [
+        {
+            "id": "rise",
+            "says": "Gates rise",
+            "where": "Table 1",
+            "metric": "rise",
+            "at_reduced": {"greater": 0.1, "why": "half of the pilot"},
+        }
+    ],
+    "not_tested": ["ImageNet: no data"],
+}
+CLAIM = {
+    "id": "rise", "says": "Gates rise\n\nwith depth", "where": "Table 1", "metric": "rise",
+    "paper": {"value": 0.71}, "predicate": "greater", "against": 0.1, "why": "half of the pilot",
+    "value": 0.66, "low": 0.64, "high": 0.68, "n": 3, "verdict": "reproduced", "registered": "reproduced",
+    "note": None,
+}  # fmt: skip
+RECORD: dict[str, Any] = {
+    "schema": 1,
+    "run": {
+        "slug": "gates",
+        "scale": "reduced",
+        "parameters": {},
+        "seeds": [0, 1, 2],
+        "key": "0123456789abcdef",
+    },
+    "result": {
+        "status": "ok",
+        "claims": [CLAIM],
+        "metrics": {},
+        "figures": [
+            {
+                "name": "curve",
+                "title": "Gates over time",
+                "alt": 'A line that "rises"',
+                "light": "figures/curve-light.svg",
+                "dark": "figures/curve-dark.svg",
+            }
+        ],
+        "cells": {"total": 30, "computed": 30, "cached": 0, "diverged": 2, "seconds": 80.0},
+        "seconds": 192.0,
+        "peak_memory_mb": 812.3,
+    },
+    "made_by": {
+        "commit": "3f9c2d1aa00",
+        "dirty": False,
+        "versions": {"torch": "2.13.0"},
+        "cpu": "A fast chip",
+        "cores": 2,
+        "threads": 1,
+        "python": "3.11.7",
+        "time": "2026-11-23T20:01:02Z",
+    },
+}
+
+
+def notebook(*sources: str) -> dict[str, Any]:
+    cells = [
+        {"cell_type": "markdown", "id": str(i), "metadata": {}, "source": s} for i, s in enumerate(sources)
+    ]
+    return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+
+
+def write_run(folder: Path, record: dict[str, Any]) -> Path:
+    (folder / "figures").mkdir(parents=True)
+    for theme in ("light", "dark"):
+        (folder / "figures" / f"curve-{theme}.svg").write_text(f"<svg>{theme}</svg>")
+    (folder / "record.json").write_text(json.dumps(record))
+    executed = notebook(f"# {TITLE}\nExecuted.", "## Try it yourself", "## Provenance and cite")
+    (folder / "executed.ipynb").write_text(json.dumps(executed))
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A repository with one chapter and the real book around it."""
+    shutil.copytree(BOOK, tmp_path / "book", ignore=shutil.ignore_patterns("results"))
+    (tmp_path / "chapters").mkdir()
+    (tmp_path / "chapters" / "gates.yaml").write_text(yaml.safe_dump(PAPER, sort_keys=False))
+    (tmp_path / "chapters" / "gates.ipynb").write_text(
+        json.dumps(notebook(f"# {TITLE}", "## Try it yourself"))
+    )
+    (tmp_path / "CONTRIBUTING.md").write_text("# Add a paper\n")
+    return tmp_path
+
+
+def changed(**parts: dict[str, Any]) -> dict[str, Any]:
+    record = deepcopy(RECORD)
+    for part, values in parts.items():
+        record[part] |= values
+    return record
+
+
+def shelf_of(root: Path, record: dict[str, Any] | None = RECORD, outdated: bool = False) -> Shelf:
+    runs = [write_run(root / "run", record)] if record else []
+    return read_shelf(root, runs, lambda _: outdated)
+
+
+def chapter_text(out: Path) -> str:
+    cells = json.loads((out / "chapters" / "gates.ipynb").read_text())["cells"]
+    return "\n\n".join(cell["source"] for cell in cells)
+
+
+def test_a_chapter_page_has_badges_under_its_title_and_its_downloads(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assemble(root, [write_run(root / "run", RECORD)], out)
+    text = chapter_text(out)
+    title, badge, rest = text.split("\n\n", 2)
+    assert title == f"# {TITLE}"
+    for fact in ("measured", "1 reproduced", "reduced scale", "2026-11-23", "3.2 min", "commit 3f9c2d1<"):
+        assert fact in badge
+    assert rest.startswith("\nExecuted.") or rest.startswith("Executed.")
+    downloads = {path.name for path in (out / "vendor" / "downloads").iterdir()}
+    assert downloads == {"gates.ipynb", "gates-executed.ipynb", "gates-record.json", "gates.bib"}
+    assert all(f"../downloads/{name}" in badge for name in downloads)
+    assert (
+        out / "vendor" / "figures" / "gates" / "reduced" / "curve-dark.svg"
+    ).read_text() == "<svg>dark</svg>"
+    assert (out / "vendor" / "mathjax" / "tex-svg.js").stat().st_size > 1e6
+
+
+def test_a_committed_record_is_shown_beside_and_told_when_it_is_old(root: Path, tmp_path: Path) -> None:
+    old = changed(run={"scale": "extended"}, result={"seconds": 5400.0})
+    write_run(root / "book" / "results" / "gates" / "extended", old)
+    out = tmp_path / "out"
+    assemble(root, [write_run(root / "run", RECORD)], out, outdated=lambda r: r["run"]["scale"] == "extended")
+    text = chapter_text(out)
+    assert (
+        text.index("## Published beside")
+        < text.index("### Extended scale")
+        < text.index("## Try it yourself")
+    )
+    assert text.count(badges.OLDER) == 1
+    assert "1.5 h" in text
+    assert "../figures/gates/extended/curve-light.svg" in text
+    assert badges.OLDER in (out / "results.md").read_text()
+    assert not (out / "results").exists(), "records are rendered, not published as they lie"
+
+
+def test_a_chapter_that_was_not_run_says_so(root: Path, tmp_path: Path) -> None:
+    assemble(root, [], tmp_path / "out")
+    text = chapter_text(tmp_path / "out")
+    assert "not run yet" in text
+    assert "Executed notebook" not in text
+    assert "`ouikit run gates --scale reduced`" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_without_an_address_nothing_points_to_a_repository(root: Path, tmp_path: Path) -> None:
+    assemble(root, [write_run(root / "run", RECORD)], tmp_path / "out")
+    config = yaml.safe_load((tmp_path / "out" / "_config.yml").read_text())
+    assert not {"repository", "launch_buttons"} & config.keys()
+    assert "use_repository_button" not in config["html"]
+    assert "colab" not in chapter_text(tmp_path / "out").lower()
+
+
+def test_with_an_address_colab_and_binder_open_the_source(root: Path, tmp_path: Path) -> None:
+    config = root / "book" / "_config.yml"
+    config.write_text(config.read_text().replace('url: ""', "url: https://github.com/us/papers.git"))
+    assemble(root, [], tmp_path / "out")
+    text = chapter_text(tmp_path / "out")
+    assert "https://colab.research.google.com/github/us/papers/blob/main/chapters/gates.ipynb" in text
+    assert "https://mybinder.org/v2/gh/us/papers/main?urlpath=lab/tree/chapters/gates.ipynb" in text
+    assert "launch_buttons" in yaml.safe_load((tmp_path / "out" / "_config.yml").read_text())
+    assert Repository("https://codeberg.org/us/papers", "main").colab("gates") is None
+
+
+def test_an_unlisted_chapter_joins_the_first_part(root: Path, tmp_path: Path) -> None:
+    assemble(root, [], tmp_path / "out")
+    listed = yaml.safe_load((root / "book" / "_toc.yml").read_text())["parts"][0]
+    toc = yaml.safe_load((tmp_path / "out" / "_toc.yml").read_text())["parts"][0]
+    assert toc["chapters"] == [*listed["chapters"], {"file": "chapters/gates"}]
+
+
+def test_the_same_inputs_give_the_same_digest_and_a_change_another(root: Path, tmp_path: Path) -> None:
+    runs = [write_run(root / "run", RECORD)]
+    digests = []
+    for _ in range(2):
+        assemble(root, runs, tmp_path / "out")
+        digests.append(digest([tmp_path / "out"]))
+    (tmp_path / "out" / "stale.md").write_text("left over")
+    (root / "book" / "cite.md").write_text("# Cite differently\n")
+    assemble(root, runs, tmp_path / "out")
+    assert digests[0] == digests[1] != digest([tmp_path / "out"])
+    assert not (tmp_path / "out" / "stale.md").exists()
+
+
+def test_digest_sees_names_and_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("1")
+    first = digest([tmp_path])
+    (tmp_path / "a").rename(tmp_path / "b")
+    renamed = digest([tmp_path])
+    (tmp_path / "b").write_text("2")
+    assert len({first, renamed, digest([tmp_path])}) == 3
+    assert digest([tmp_path / "b"]) != digest([tmp_path / "b", tmp_path / "b"])
+
+
+def test_results_show_the_paper_beside_ours(root: Path) -> None:
+    text = pages.results(shelf_of(root))
+    for part in (
+        "Gates rise with depth",
+        ">0.71<",
+        "0.66 [0.64, 0.68], n = 3",
+        "2026-11-23",
+        "ImageNet: no data",
+    ):
+        assert part in text
+    row = text[text.index("Gates rise with depth") :]
+    assert row.index("verdict-reproduced") < row.index("</tr>")
+
+
+def test_a_contradicted_claim_keeps_its_note(root: Path) -> None:
+    bad = {**CLAIM, "verdict": "contradicted", "note": "it falls & falls"}
+    shelf = shelf_of(root, changed(result={"claims": [bad]}))
+    assert "it falls &amp; falls" in pages.results(shelf)
+    for text in (
+        pages.summary(shelf),
+        pages.cards(shelf),
+        badges.badge_line(shelf.entries[0], shelf.repository),
+    ):
+        assert "1 contradicted" in text
+        assert "reproduced" not in text
+
+
+def test_the_largest_scale_that_tested_a_claim_counts(root: Path) -> None:
+    untested = {**CLAIM, "id": "other", "verdict": "not run", "value": None}
+    weak = changed(run={"scale": "extended"}, result={"claims": [{**CLAIM, "verdict": "weaker"}, untested]})
+    write_run(root / "book" / "results" / "gates" / "extended", weak)
+    shelf = shelf_of(root, changed(result={"claims": [CLAIM, {**untested, "verdict": "inconclusive"}]}))
+    text = pages.summary(shelf)
+    assert "1 weaker" in text
+    assert "1 inconclusive" in text
+    assert "reproduced" not in text
+    assert "<b>2</b> claims" in text
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"schema": 1, "run": {"slug": "gates"}, "result": {}, "made_by": {}},
+        changed(result={"claims": [dict.fromkeys(CLAIM) | {"id": "rise"}], "seconds": None, "cells": None}),
+        changed(result={"peak_memory_mb": None, "figures": None}, made_by=dict.fromkeys(RECORD["made_by"])),
+    ],
+)
+def test_missing_and_null_fields_leave_pages_standing(
+    root: Path, tmp_path: Path, record: dict[str, Any]
+) -> None:
+    assemble(root, [write_run(root / "run", record)], tmp_path / "out")
+    for name in ("results", "status", "gallery"):
+        text = (tmp_path / "out" / f"{name}.md").read_text()
+        assert TITLE in text or "gates" in text
+        assert "None" not in text
+
+
+def test_an_empty_laboratory_has_pages_too(root: Path) -> None:
+    shelf = shelf_of(root, None)
+    assert "Nothing has been run yet" in pages.status(shelf)
+    assert "No figures yet" in pages.gallery(shelf)
+    assert "None has been recorded yet" in pages.benchmarks(shelf)
+
+
+def test_status_and_gallery_link_to_what_exists(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assemble(root, [write_run(root / "run", RECORD)], out)
+    status, gallery = (out / "status.md").read_text(), (out / "gallery.md").read_text()
+    for part in ("0123456789abcdef", "30, 2 diverged", "3.2 min", "torch 2.13.0", "A fast chip", "812"):
+        assert part in status
+    assert 'alt="A line that &quot;rises&quot;"' in gallery
+    for theme in ("light", "dark"):
+        place = f"figures/gates/reduced/curve-{theme}.svg"
+        assert gallery.count(place) == 2, "shown and linked"
+        assert (out / "vendor" / place).exists()
+
+
+def test_cards_show_chapters_and_papers_to_come(root: Path) -> None:
+    shelf = shelf_of(root)
+    text = pages.cards(shelf)
+    assert text.count('role="listitem"') == 21
+    assert [line[4:] for line in text.splitlines() if line.startswith("### ")] == [
+        a.capitalize() for a in AREAS
+    ]
+    assert '<a href="chapters/gates.html">A study of gates</a>' in text
+    assert "Gómez et al. 2025" in text
+    assert "Gates tell &lt;early&gt; &amp; cheaply." in text
+    assert text.count(">planned<") == 20
+
+
+def test_the_twenty_papers_are_planned_once_each_and_in_the_bibliography() -> None:
+    planned = yaml.safe_load((BOOK / "planned.yml").read_text())
+    assert len(planned) == 20
+    bibliography = (BOOK / "references.bib").read_text()
+    assert [slug for slug in planned if f"{{{slug},\n" not in bibliography] == []
+
+
+def test_a_chapter_on_disk_is_no_longer_planned(root: Path) -> None:
+    plan = yaml.safe_load((root / "book" / "planned.yml").read_text())
+    plan["gates"] = {"title": TITLE, "year": 2025, "area": AREAS[0], "tests": "?"}
+    (root / "book" / "planned.yml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    assert "gates" not in {one.slug for one in shelf_of(root, None).planned}
+    plan["glai"]["area"] = "structures"
+    (root / "book" / "planned.yml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    with pytest.raises(ValueError, match=r"glai: area 'structures' is not one of"):
+        read_shelf(root, [], lambda _: False)
+
+
+def test_benchmarks_show_values_targets_and_the_machine(root: Path) -> None:
+    rows = [
+        {
+            "name": "speed",
+            "value": 2410,
+            "low": 2300,
+            "high": 2500,
+            "n": 9,
+            "unit": "×",
+            "target": 1000,
+            "met": True,
+        },
+        {"name": "cost", "value": None, "unit": "s", "target": "at most 0.05", "met": False, "note": "a < b"},
+    ]
+    (root / "book" / "results" / "bench").mkdir(parents=True)
+    file = root / "book" / "results" / "bench" / "oui.json"
+    file.write_text(json.dumps({"rows": rows, "made_by": RECORD["made_by"]}))
+    text = pages.benchmarks(shelf_of(root))
+    for part in (
+        "## oui",
+        "2410 × [2300, 2500], n = 9",
+        ">1000<",
+        ">yes<",
+        ">no<",
+        "a &lt; b",
+        "A fast chip",
+    ):
+        assert part in text
+    file.write_text('{"made_by": {}}')
+    with pytest.raises(ValueError, match=r"oui\.json: not a benchmark record"):
+        read_shelf(root, [], lambda _: False)
+
+
+def test_html_blocks_hold_no_blank_line() -> None:
+    assert "\n\n" not in pages.block("<p>\n\nGates\n  rise</p>").strip()
+
+
+def test_bibtex_is_one_entry_under_the_slug(root: Path) -> None:
+    text = badges.bibtex(shelf_of(root).entries[0].paper)
+    assert text.startswith("@misc{gates,\n")
+    assert "author = {Ana Gómez and Lee Wu}" in text
+    assert text.count("{") == text.count("}")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(48.4, "48 s"), (192, "3.2 min"), (5400, "1.5 h"), (float("nan"), "time unknown")],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert badges.duration(seconds) == text
+
+
+def test_beside_goes_last_where_no_section_asks_for_it() -> None:
+    nb = with_pieces(notebook("# T\nx", "tail"), "<p>badge</p>", "## Published beside")
+    assert [cell["source"] for cell in nb["cells"]] == [
+        "# T\n\n<p>badge</p>\n\nx",
+        "tail",
+        "## Published beside",
+    ]
+
+
+def test_complete_leaves_what_is_known() -> None:
+    assert complete(RECORD)["result"]["claims"] == [CLAIM | {"note": None}]
+    assert complete({})["made_by"]["cpu"] == "unknown hardware"
+
+
+def test_a_failed_build_tells_why_and_keeps_the_old_site(root: Path, tmp_path: Path) -> None:
+    out, html = tmp_path / "out", tmp_path / "html"
+    html.mkdir()
+    (html / "index.html").write_text("yesterday's book")
+    (out / "_static").mkdir(parents=True)
+    (out / "_config.yml").write_text("title: t\nexecute: {execute_notebooks: 'off'}\n")
+    (out / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
+    (out / "intro.md").write_text("# Intro\n\n[](nowhere.md)\n")
+    with pytest.raises(render.BookError, match="nowhere") as error:
+        render.build(out, html)
+    assert "\x1b" not in str(error.value)
+    assert (html / "index.html").read_text() == "yesterday's book"
+
+
+def test_mathjax_is_the_pinned_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert render._mathjax().name == "tex-svg.js"
+    monkeypatch.setattr(render, "MATHJAX_SHA256", "0" * 64)
+    with pytest.raises(render.BookError, match=r"not MathJax 3\.2\.2"):
+        render._mathjax()
+    monkeypatch.setattr(render, "MATHJAX", "no-such-package")
+    with pytest.raises(render.BookError, match="pip install no-such-package"):
+        render._mathjax()
