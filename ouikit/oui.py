@@ -97,12 +97,15 @@ class OUI(Watch):
     batch counts like the others, and biases the balance indicator (see the module's text): use
     drop_last=True. Calling `compute()` and `reset()` after every epoch gives a curve.
 
-    kind: "balance" (`balance_oui`) or "pairwise" (`pairwise_oui`).
-    layers: as in `record_patterns`; None watches every gate module.
-    pairs, seed: for "pairwise": how many pairs are drawn by `fixed_pairs(B, pairs, seed)`, once for
-        each batch size B; None takes all pairs.
-    every: read the 1st, (every + 1)-th, … forward pass in this mode since the last `reset()`.
-    mode: "train", "eval" or "any": the mode of the model, `model.training`, that is read.
+    Args:
+        model: any module.
+        kind: "balance" (`balance_oui`) or "pairwise" (`pairwise_oui`).
+        layers: as in `record_patterns`; None watches every gate module.
+        pairs: for "pairwise": how many pairs are drawn by `fixed_pairs(B, pairs, seed)`, once for each batch
+            size B; None takes all pairs.
+        every: read the 1st, (every + 1)-th, … forward pass in this mode since the last `reset()`.
+        mode: "train", "eval" or "any": the mode of the model, `model.training`, that is read.
+        seed: of the pairs.
 
     The protocol of arXiv 2504.17160, in training mode, every 10th batch, with 28 fixed pairs, is
     `OUI(model, kind="pairwise", every=10)`, computed and reset after every epoch.

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 GATES = (
     nn.ReLU,
@@ -264,11 +265,19 @@ def _choose(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.Modu
 
 
 def _distances_by_product(bits: Tensor) -> Tensor:
-    """|a xor b| = |a| + |b| − 2 |a and b|, all |a and b| in one 8-bit integer matrix product.
+    """|a xor b| = |a| + |b| − 2 |a and b|, with all |a and b| from 8-bit integer matrix products.
 
-    Twice as fast as counting bits where the CPU has 512-bit vectors. Torch has no public name for it.
+    Twice as fast as counting bits where the CPU has 512-bit vectors. Torch has no public name for the
+    product, and it fails silently where a matrix has one column (pytorch #195066): hence the padding,
+    and the tests that hold it to the other way.
     """
-    both_on = torch._int_mm(bits.view(torch.int8), bits.view(torch.int8).T).long()
+    samples = len(bits)
+    both_on = torch.zeros(samples, samples, dtype=torch.int32)
+    for units in bits.view(torch.int8).split(2048, dim=1):  # fits the cache
+        block = functional.pad(units, (0, -units.shape[1] % 64)).contiguous()
+        for row in range(0, samples, 128):  # from the diagonal on: the rest is its mirror image
+            both_on[row : row + 128, row:] += torch._int_mm(block[row : row + 128], block[row:].T)
+    both_on = (both_on.triu() + both_on.triu(1).T).long()
     on = both_on.diagonal()
     return on[:, None] + on - 2 * both_on
 

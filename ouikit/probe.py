@@ -56,7 +56,7 @@ class Probe:
 
 
 def epoch_readings(oui: OUI, probe: Probe) -> dict[str, float]:
-    """What an epoch's line of numbers needs: the mean of `oui` since its last reset, and the probe's readings."""
+    """One epoch's numbers: the mean of `oui` since its last reset, and what the probe reads now."""
     value = oui.compute()
     oui.reset()
     return {"oui": value, **probe.read()}

@@ -106,19 +106,33 @@ def rank_trend(x: ArrayLike, y_by_seed: ArrayLike, level: float = 0.95) -> Estim
     return Estimate(trend.value, max(trend.low, -1.0), min(trend.high, 1.0), trend.n)
 
 
-def settling_step(curve: Sequence[float] | Values, tolerance: float = 0.05) -> int:
-    """First index from which the curve stays within `tolerance`·|final value| of its final value.
+def settling_step(curve: Sequence[float] | Values, tolerance: float = 0.05, of: str = "final") -> int:
+    """First index from which the curve stays within a tolerance of its final value.
 
-    The test of "converges faster" of OUI and the losses. A curve whose final value is not finite never
-    settles: its length is returned, one past its last index.
+    The test of "converges faster" of OUI and the losses. What comes out depends on what the tolerance is a
+    share of, so name it: a quantity that moves little in all is always within 5 % of its final value.
+
+    Args:
+        curve: values in order.
+        tolerance: a share ≥ 0.
+        of: "final", the size of the final value, or "range", the curve's maximum less its minimum.
+
+    Returns:
+        An index; the length of the curve, one past its last index, if the final value is not finite.
+
+    Raises:
+        ValueError: for a negative tolerance or another `of`.
     """
     if not tolerance >= 0:
-        raise ValueError(f"tolerance is a fraction of the final value and must be ≥ 0: got {tolerance}")
+        raise ValueError(f"tolerance is a share and must be ≥ 0: got {tolerance}")
+    if of not in ("final", "range"):
+        raise ValueError(f"of must be 'final' or 'range': got {of!r}")
     y = _vector(curve, "curve")
     if not math.isfinite(y[-1]):
         return y.size
     with np.errstate(invalid="ignore"):
-        outside = np.flatnonzero(~(np.abs(y - y[-1]) <= tolerance * abs(y[-1])))
+        scale = abs(y[-1]) if of == "final" else np.ptp(y[np.isfinite(y)])
+        outside = np.flatnonzero(~(np.abs(y - y[-1]) <= tolerance * scale))
     return int(outside[-1]) + 1 if outside.size else 0
 
 

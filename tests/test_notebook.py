@@ -98,5 +98,5 @@ def test_an_executed_copy_normalises_to_the_committed_file(tmp_path):
 def test_an_unreadable_notebook_is_named(tmp_path):
     path = tmp_path / "broken.ipynb"
     path.write_text("{")
-    with pytest.raises(ValueError, match="broken.ipynb: not a readable notebook"):
+    with pytest.raises(ValueError, match=r"broken\.ipynb: not a readable notebook"):
         notebook.read(path)

@@ -196,3 +196,13 @@ def test_wrong_input() -> None:
         stats.rank_trend([1, 2, 3], [[1, 2]])
     with pytest.raises(ValueError, match="-1"):
         stats.settling_step([1, 2], tolerance=-1)
+
+
+def test_settling_by_range_judges_a_curve_by_how_far_it_moved() -> None:
+    flat = [0.70, 0.74, 0.72, 0.715, 0.71]  # always within 5 % of 0.71, but moving through its whole range
+    assert stats.settling_step(flat) == 0
+    assert stats.settling_step(flat, of="range") == 4
+    assert stats.settling_step(flat, 0.25, of="range") == 2
+    assert stats.settling_step([3.0, 3.0, 3.0], of="range") == 0
+    with pytest.raises(ValueError, match="'final' or 'range'"):
+        stats.settling_step(flat, of="all")

@@ -1,17 +1,17 @@
 """The laboratory: runs, records, sweeps, claims and pages. Knows no torch.
 
-A notebook needs four names: `claims` (what the paper says), `begin` (a study with this notebook's
+A notebook needs four names: `paper_claims` (what the paper says), `begin` (a study with this notebook's
 parameters), and the study's `sweep`, `figure` and `report`. `sweep` is also useful alone.
 """
 
 from ouikit.lab.chapter import Chapter
-from ouikit.lab.study import Study, VerdictChanged, begin
+from ouikit.lab.study import Study, VerdictChangedError, begin
 from ouikit.lab.sweep import sweep
 from ouikit.lab.tables import Shown, promises
 
-__all__ = ["Study", "VerdictChanged", "begin", "claims", "sweep"]
+__all__ = ["Study", "VerdictChangedError", "begin", "paper_claims", "sweep"]
 
 
-def claims(slug: str) -> Shown:
+def paper_claims(slug: str) -> Shown:
     """What the paper of a chapter claims, from its YAML."""
     return promises(Chapter(slug).paper)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ouikit.lab.chapter import Chapter, UnknownName
+from ouikit.lab.chapter import Chapter, UnknownNameError
 from ouikit.lab.render import assemble, build, digest
 
 
@@ -30,5 +30,5 @@ def outdated(record: Mapping[str, Any], root: Path) -> bool:
     """Whether today's code would not make this record's numbers by construction."""
     try:
         return record["made_by"].get("code") != Chapter(record["run"]["slug"], root).science_key()
-    except UnknownName:
+    except UnknownNameError:
         return True

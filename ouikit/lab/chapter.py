@@ -14,7 +14,7 @@ from ouikit.lab import keys, notebook
 from ouikit.lab.paper import Paper, read_paper
 
 
-class UnknownName(LookupError):
+class UnknownNameError(LookupError):
     """No chapter or scale has this name; the message holds the nearest ones."""
 
 
@@ -31,7 +31,7 @@ class Chapter:
     """`chapters/<slug>.ipynb` and `chapters/<slug>.yaml`.
 
     Raises:
-        UnknownName: if one of the two files is missing.
+        UnknownNameError: if one of the two files is missing.
     """
 
     def __init__(self, slug: str, root: Path | None = None) -> None:
@@ -39,7 +39,7 @@ class Chapter:
         self.slug = slug
         self.path = self.root / "chapters" / f"{slug}.ipynb"
         if slug not in _slugs(self.root):
-            raise UnknownName(_unknown("chapter", slug, _slugs(self.root)))
+            raise UnknownNameError(_unknown("chapter", slug, _slugs(self.root)))
 
     @cached_property
     def paper(self) -> Paper:
@@ -57,11 +57,11 @@ class Chapter:
         """Parameters of a named scale with a reader's own values on top.
 
         Raises:
-            UnknownName: for a scale that the YAML does not have.
+            UnknownNameError: for a scale that the YAML does not have.
             ParameterError: for an unknown parameter or a wrong type.
         """
         if scale not in self.paper.scales:
-            raise UnknownName(_unknown("scale", scale, list(self.paper.scales)))
+            raise UnknownNameError(_unknown("scale", scale, list(self.paper.scales)))
         return self.place(
             notebook.resolve(self.parameters, {**self.paper.scales[scale], **(overrides or {})})
         )
@@ -88,7 +88,7 @@ class Chapter:
         )
 
     def science_key(self) -> str:
-        """Hash of what makes the numbers: code cells, the science they reach, the lock; not the laboratory."""
+        """Hash of what makes the numbers: code cells, the science they reach, the lock; no laboratory."""
         science = keys.source_hash(self.code, exclude=keys.LABORATORY)
         return hashlib.sha256((science + keys.lock_hash(self.root)).encode()).hexdigest()[:16]
 

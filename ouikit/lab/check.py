@@ -48,7 +48,8 @@ def _code(chapter: Chapter) -> Iterator[str]:
     calls: list[ast.Call] = []
     for i, source in enumerate(chapter.code):
         if len(source.splitlines()) > LONGEST_CELL:
-            yield f"code cell {i} has {len(source.splitlines())} lines; {LONGEST_CELL} at most: move it to ouikit"
+            lines = len(source.splitlines())
+            yield f"code cell {i} has {lines} lines; {LONGEST_CELL} at most: move it to ouikit"
         calls += [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     for call in calls:
         alt = next((k.value for k in call.keywords if k.arg == "alt"), None)

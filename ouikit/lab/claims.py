@@ -10,7 +10,7 @@ predicate   YAML                                 `reproduced` when
 ``within``  ``within: 0.05`` or ``[0.6, 0.8]``   the whole interval lies within ± of the paper's value, or in
                                                  the range
 ``greater`` ``greater: 0.1``                     the lower end of the interval is above the margin
-``order``   ``order: "a > b > 0.5"``             every neighbouring pair is ordered, interval clear of interval
+``order``   ``order: "a > b > 0.5"``             neighbours are ordered, interval clear of interval
 ``trend``   ``trend: {falling: 0.5}``            the rank correlation's interval lies beyond the margin
 ``ratio``   ``ratio: 0.2``                       ours / paper's lies, with its interval, within 1 ± the number
 =========== ==================================== ============================================================

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
-from ouikit.lab.chapter import Chapter, UnknownName, chapters, runs_folder
+from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder
 from ouikit.lab.notebook import ParameterError
 from ouikit.lab.run import Run, execute, find, publish
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _parameters(words[1])
         args = _parser().parse_args(words)
         return args.do(args)
-    except (UnknownName, ParameterError, scaffold.BadSlug) as error:
+    except (UnknownNameError, ParameterError, scaffold.SlugError) as error:
         print(f"ouikit: {error}", file=sys.stderr)
         return WRONG_CALL
     except (RuntimeError, ValueError, OSError) as error:  # what the laboratory raises, each with its fix
@@ -192,7 +192,7 @@ def _bench(args: argparse.Namespace) -> int:
     for name in args.name or known:
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            raise UnknownName(f"no benchmark {name!r}; there are: {', '.join([*near, *known][:5])}")
+            raise UnknownNameError(f"no benchmark {name!r}; there are: {', '.join([*near, *known][:5])}")
         rows = importlib.import_module(f"ouikit.bench.{name}").run(progress=print)
         for row in rows:
             interval = (

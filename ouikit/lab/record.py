@@ -18,10 +18,13 @@ from ouikit.lab import keys
 SCHEMA = 1
 METRIC_VERSION = 1  # raise it when a metric changes its meaning: older numbers are then not comparable
 PACKAGES = (
-    "ouikit ouigemm torch numpy scipy pandas scikit-learn matplotlib seaborn "
-    "gymnasium stable-baselines3 flwr papermill jupyter-book"
-).split()
-ISA = "avx2 avx_vnni avx512f avx512_vnni avx512_bf16 amx_int8 amx_bf16 asimd asimddp i8mm sve".split()
+    *("ouikit", "ouigemm", "torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "seaborn"),
+    *("gymnasium", "stable-baselines3", "flwr", "papermill", "jupyter-book"),
+)
+ISA = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimd", "asimddp", "i8mm", "sve"),
+)
 
 
 class RecordError(ValueError):

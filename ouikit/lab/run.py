@@ -13,7 +13,7 @@ from ouikit.lab.chapter import Chapter, Settings
 EXECUTED = "executed.ipynb"
 
 
-class RunFailed(RuntimeError):
+class RunError(RuntimeError):
     """The notebook raised; the message holds the error and where the executed copy lies."""
 
 
@@ -48,7 +48,7 @@ def execute(
     """Run a chapter, or return the run that is already there.
 
     Raises:
-        RunFailed: if a cell raised; a changed verdict is such a cell.
+        RunError: if a cell raised; a changed verdict is such a cell.
         PermissionError: if the run folder cannot be written.
     """
     if not force and (run := find(chapter, settings)):
@@ -64,7 +64,7 @@ def execute(
     try:
         with _environment(chapter.root, engine, jobs, force):
             _papermill(chapter, settings, part)
-    except RunFailed:
+    except RunError:
         os.replace(part, folder / "failed.ipynb")
         raise
     finally:
@@ -96,7 +96,7 @@ def _papermill(chapter: Chapter, settings: Settings, part: Path) -> None:
             kernel_name=notebook.KERNEL["name"],
         )
     except PapermillExecutionError as error:
-        raise RunFailed(
+        raise RunError(
             f"{chapter.slug}: cell {error.cell_index} raised {error.ename}: {error.evalue}\n"
             f"The executed copy: {part.with_name('failed.ipynb')}"
         ) from error

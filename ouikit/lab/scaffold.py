@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 
-class BadSlug(ValueError):
+class SlugError(ValueError):
     """A slug that cannot name a chapter."""
 
 
@@ -15,11 +15,13 @@ def write(root: Path, slug: str, title: str) -> list[Path]:
     """Write `chapters/<slug>.ipynb` and `.yaml` from the templates and return their paths.
 
     Raises:
-        BadSlug: if the slug is not lower case with underscores.
+        SlugError: if the slug is not lower case with underscores.
         FileExistsError: if one of the files is there already; nothing is overwritten.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", slug):
-        raise BadSlug(f"slug {slug!r}: use lower-case letters, digits and underscores, for example my_paper")
+        raise SlugError(
+            f"slug {slug!r}: use lower-case letters, digits and underscores, for example my_paper"
+        )
     pair = [root / "chapters" / f"{slug}{kind}" for kind in (".ipynb", ".yaml")]
     for path in pair:
         if path.exists():

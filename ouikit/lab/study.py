@@ -23,7 +23,7 @@ from ouikit.lab.paper import Claim
 from ouikit.lab.sweep import sweep
 
 
-class VerdictChanged(AssertionError):
+class VerdictChangedError(AssertionError):
     """A claim's verdict is no longer the registered one."""
 
 
@@ -115,7 +115,7 @@ class Study:
         """Judge every claim, write the record, show the paper's numbers beside ours.
 
         Raises:
-            VerdictChanged: at a named scale, after the record is written, if a registered verdict changed.
+            VerdictChangedError: at a named scale, after the record is written, if one changed.
         """
         measured = {name: Measured.of(value) for name, value in metrics.items()}
         claims = [self._judged(claim, measured) for claim in self.chapter.paper.claims]
@@ -124,7 +124,7 @@ class Study:
         display(tables.claims(claims, self.settings.scale))
         if changed:
             lines = [f"{c['id']}: registered {c['registered']}, now {c['verdict']}" for c in changed]
-            raise VerdictChanged(
+            raise VerdictChangedError(
                 f"{self.chapter.slug} at {self.settings.scale}: "
                 + "; ".join(lines)
                 + ". If the new verdict is "
@@ -212,6 +212,6 @@ def _make(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise PermissionError(
-            f"cannot write the run folder {folder} ({error.strerror}); make it writable, or set OUIKIT_RUNS to a "
-            "folder that is"
+            f"cannot write the run folder {folder} ({error.strerror}); make it writable, or set OUIKIT_RUNS "
+            "to a folder that is"
         ) from error

@@ -1,6 +1,7 @@
 """What a run shows: claims, figures, provenance, as small HTML with a plain-text twin for terminals."""
 
 import base64
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,13 @@ def number(x: float | None) -> str:
     """Three significant digits, whole numbers as they are; an absent number is a dash."""
     if x is None or x != x:
         return "–"
-    if float(x).is_integer() and abs(x) < 1e6:
-        return f"{int(x)}"
-    return f"{x:.3g}".replace("-", "−") if 1e-3 <= abs(x) < 1e5 else f"{x:.2e}".replace("-", "−")
+    if math.isinf(x):
+        text = "∞" if x > 0 else "-∞"
+    elif float(x).is_integer() and abs(x) < 1e6:
+        text = f"{int(x)}"
+    else:
+        text = f"{x:.3g}"
+    return text.replace("-", "−")
 
 
 def ours(claim: Mapping[str, Any]) -> str:
@@ -131,7 +136,8 @@ def figure(light: str, dark: str, title: str, alt: str, numbers: pd.DataFrame) -
     table = grid([escape(str(c)) for c in numbers.columns], rows, "ouikit-numbers")
     html = (
         f'<figure class="ouikit-figure">{images}<figcaption>{escape(title)}</figcaption>'
-        f'<details><summary>The numbers of this figure</summary><div class="ouikit-scroll">{table}</div></details>'
+        "<details><summary>The numbers of this figure</summary>"
+        f'<div class="ouikit-scroll">{table}</div></details>'
         "</figure>"
     )
     return Shown(html, f"{title}: {alt}")
@@ -146,8 +152,8 @@ def provenance(record: Mapping[str, Any]) -> Shown:
         "Run key": run["key"],
         "Seeds": ", ".join(map(str, run["seeds"])),
         "Finished": made["time"],
-        "Time": f"{result['seconds']:.0f} s here; {cells['seconds'] / 60:.1f} CPU-minutes in {cells['total']} "
-        "trainings or simulations",
+        "Time": f"{result['seconds']:.0f} s here; {cells['seconds'] / 60:.1f} CPU-minutes in "
+        f"{cells['total']} trainings or simulations",
         "Peak memory": f"{result['peak_memory_mb']:.0f} MB in the largest process",
         "Commit": f"{(made['commit'] or 'none')[:10]}{' with local changes' if made['dirty'] else ''}",
         "Hardware": f"{made['cpu']}, {made['cores']} cores, {made['threads']} thread a worker"

@@ -1,10 +1,10 @@
-"""The kernels of runs and tests: what they say goes to the reader's terminal, so they say only what matters."""
+"""Kernels of runs and tests: what they say goes to the reader's terminal, so only what matters."""
 
 import logging
 
 # Progress bars go to the terminal that started the run, not into the notebook:
-# without this, ipykernel captures file descriptor 2 as well.
-c.IPKernelApp.capture_fd_output = False  # noqa: F821 (IPython provides c)
+# without this, ipykernel captures file descriptor 2 as well. (IPython provides `c`.)
+c.IPKernelApp.capture_fd_output = False  # type: ignore[name-defined]  # noqa: F821
 # "Kernel is running over TCP" at each start, "Task was destroyed" at each end: nothing a reader can act on.
-c.IPKernelApp.log_level = logging.ERROR  # noqa: F821
+c.IPKernelApp.log_level = logging.ERROR  # type: ignore[name-defined]  # noqa: F821
 logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -1,0 +1,92 @@
+"""The command line: exit codes, suggestions, and a chapter from nothing."""
+
+import pytest
+from conftest import edit
+
+from ouikit.lab.cli import main
+
+OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}]'
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["rnu"], "did you mean 'run'"),
+        (["run", "tyo"], "did you mean toy"),
+        (["run", "toy", "-p", "gian=1"], "did you mean 'gain'"),
+        (["run", "toy", "-p", "gain=high"], "'gain' is float"),
+        (["run", "toy", "-p", "gain"], "NAME=VALUE"),
+        (["run", "toy", "--scale", "extendd"], "did you mean extended"),
+        (["check", "tyo"], "did you mean toy"),
+        (["bench", "ouii"], "there are: oui"),
+        (["new", "My-Paper", "--title", "x"], "lower-case"),
+    ],
+)
+def test_a_wrong_call_exits_with_2_and_a_suggestion(repo, capsys, words, hint):
+    try:
+        code = main(words)
+    except SystemExit as stop:  # argparse's own way out
+        code = stop.code
+    assert code == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_help_shows_the_chapters_own_parameters(repo, capsys):
+    assert main(["run", "toy", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "seeds: list[int] = [0, 1, 2]" in shown
+    assert "how much the number grows" in shown
+    assert "extended" in shown
+
+
+def test_list_and_run(repo, capsys):
+    assert main(["list"]) == 0
+    assert "not run yet" in capsys.readouterr().out
+    assert main(["run", "toy", "-p", "gain=3", "--jobs", "0"]) == 0
+    assert "reproduced  grows: 3" in capsys.readouterr().out
+    assert (
+        main(["run", "toy", "-p", "gain=3", "--jobs", "0", "--publish"]) == 2
+    )  # exploratory is not published
+    assert main(["run", "toy", "--jobs", "0"]) == 0
+    main(["list"])
+    assert "1 of 2 reproduced" in capsys.readouterr().out
+
+
+def test_new_writes_a_pair_that_passes_check_and_never_overwrites(repo, capsys):
+    assert main(["new", "my_second", "--title", 'About "things"']) == 0
+    assert main(["check", "my_second"]) == 0
+    assert "About 'things'" in (repo / "chapters" / "my_second.yaml").read_text()
+    assert main(["new", "my_second", "--title", "x"]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_new_chapter_runs_at_once(repo):
+    main(["new", "my_second", "--title", "About things"])
+    assert main(["run", "my_second", "--jobs", "0"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("toy.ipynb", "## Method", "## Methods", "sections must be"),
+        ("toy.ipynb", "# A toy paper", "A toy paper", "the first cell must be the title"),
+        ("toy.ipynb", "alt=", "alternative=", "no alt text"),
+        ("toy.ipynb", "study.provenance()", "1", "must call provenance() exactly once"),
+        ("toy.ipynb", '"outputs": []', OUTPUT, "not in normal form"),
+        ("toy.yaml", "seeds: [0, 1, 2, 3, 4]", "seed: [0]", "scales.extended: unknown parameter 'seed'"),
+        ("toy.yaml", "    status: reproduced\n", "", "claims.grows: no verdict is registered"),
+        ("toy.yaml", "evidence: measured", "evidence: guessed", "evidence"),
+    ],
+)  # fmt: skip
+def test_check_finds_what_is_wrong(repo, capsys, name, old, new, words):
+    assert main(["check"]) == 0
+    edit(repo / "chapters" / name, old, new)
+    assert main(["check"]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_check_fix_restores_the_normal_form(repo):
+    edit(repo / "chapters" / "toy.ipynb", '"execution_count": null', '"execution_count": 3')
+    assert main(["check"]) == 1
+    assert main(["check", "--fix"]) == 0

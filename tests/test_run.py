@@ -1,0 +1,89 @@
+"""The runner, with real kernels: cache, failures, and the plain tools that must work beside it."""
+
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from conftest import edit
+
+from ouikit.lab import notebook, record
+from ouikit.lab.chapter import Chapter
+from ouikit.lab.run import EXECUTED, RunError, execute, publish
+
+pytestmark = pytest.mark.slow
+
+
+def run(repo, **overrides):
+    chapter = Chapter("toy", repo)
+    return execute(chapter, chapter.resolve(overrides=overrides), jobs=0)
+
+
+def test_a_second_run_is_there_already_and_damage_is_repaired(repo):
+    first = run(repo)
+    assert not first.cached
+    assert run(repo).cached
+    (first.folder / "record.json").write_text('{"schema": 1, "run"')  # truncated
+    again = run(repo)
+    assert not again.cached
+    assert again.record["result"]["cells"]["cached"] == 6  # only the record was lost, no cell
+    (first.folder / EXECUTED).unlink()
+    assert not run(repo).cached
+
+
+def test_the_executed_copy_is_the_committed_notebook_plus_outputs(repo):
+    executed = nbformat.read(run(repo, gain=2.0).folder / EXECUTED, as_version=4)
+    committed = repo / "chapters" / "toy.ipynb"
+    assert any(cell.get("outputs") for cell in executed.cells)
+    assert nbformat.writes(notebook.normal(executed)) + "\n" == committed.read_text()
+
+
+def test_a_failing_cell_is_named_and_its_copy_kept(repo):
+    edit(repo / "chapters" / "toy.ipynb", "rise = (table", "rise = (tabel")
+    with pytest.raises(RunError, match=r"(?s)toy: cell .* NameError.*tabel.*failed.ipynb"):
+        run(repo)
+    chapter = Chapter("toy", repo)
+    folder = chapter.folder(chapter.key(chapter.resolve().parameters))
+    assert (folder / "failed.ipynb").exists()
+    assert not (folder / EXECUTED).exists()
+
+
+def test_a_changed_verdict_fails_the_run_every_time(repo):
+    edit(repo / "chapters" / "toy.yaml", "status: reproduced", "status: weaker")
+    for _ in range(2):
+        with pytest.raises(RunError, match="registered weaker, now reproduced"):
+            run(repo)
+
+
+def test_a_record_is_published_without_scratch(repo):
+    target = publish(run(repo), repo)
+    assert target == repo / "book" / "results" / "toy" / "reduced"
+    assert sorted(path.name for path in target.iterdir()) == ["figures", "record.json", "rows.parquet"]
+    assert record.read(target)["run"]["slug"] == "toy"
+
+
+def test_plain_papermill_and_nbval_work(repo):
+    out = repo / "out.ipynb"
+    words = ["papermill", "chapters/toy.ipynb", str(out), "-p", "gain", "2.0", "--no-progress-bar"]
+    done = subprocess.run(
+        [sys.executable, "-m", *words], cwd=repo, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "scale: exploratory (gain = 2.0)" in out.read_text()
+
+    nbval = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--nbval-lax",
+        "--nbval-current-env",
+    ]
+    done = subprocess.run([*nbval, "chapters/"], cwd=repo, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    edit(repo / "chapters" / "toy.yaml", "status: reproduced", "status: weaker")
+    done = subprocess.run([*nbval, "chapters/"], cwd=repo, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "VerdictChangedError" in done.stdout

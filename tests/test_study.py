@@ -1,0 +1,141 @@
+"""The notebook's side: parameters, record, verdicts that raise, and what must never raise."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import edit
+
+from ouikit.lab import VerdictChangedError, notebook, record
+from ouikit.lab.chapter import Chapter
+from ouikit.lab.notebook import ParameterError
+
+
+def play(root: Path, **overrides) -> dict:
+    """Run the toy chapter's code cells in this process, as papermill would with these parameters."""
+    names: dict = {"__name__": "__main__"}
+    for source in notebook.code_cells(notebook.read(root / "chapters" / "toy.ipynb")):
+        exec(source, names)
+        if source.startswith("gain:"):
+            names |= overrides
+    return names
+
+
+def test_a_run_leaves_record_rows_and_figures(repo, capsys):
+    study = play(repo)["study"]
+    found = record.read(study.folder)
+    assert found["run"] == {
+        "slug": "toy",
+        "scale": "reduced",
+        "parameters": {"gain": 1.0, "seeds": [0, 1, 2]},
+        "differences": {},
+        "seeds": [0, 1, 2],
+        "key": study.folder.name,
+    }
+    grows, shrinks = found["result"]["claims"]
+    assert (grows["verdict"], grows["registered"], grows["n"]) == ("reproduced", "reproduced", 3)
+    assert (shrinks["verdict"], shrinks["note"]) == ("contradicted", "it rises here")
+    assert found["result"]["cells"]["total"] == 6
+    assert found["made_by"]["lock"]
+    assert found["made_by"]["versions"]["numpy"]
+    rows = pd.read_parquet(study.folder / "rows.parquet")
+    assert list(rows.columns) == ["x", "seed", "metric", "value"]
+    (figure,) = found["result"]["figures"]
+    assert (study.folder / figure["dark"]).read_text() == "<svg>d</svg>"
+    shown = capsys.readouterr().out
+    assert "scale: reduced" in shown
+    assert "reproduced  grows" in shown
+    assert "Run key" in shown
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("status: reproduced", "status: weaker", "grows: registered weaker, now reproduced"),
+        (
+            "status: contradicted",
+            "status: inconclusive",
+            "shrinks: registered inconclusive, now contradicted",
+        ),
+        ("greater: 0.5", "greater: 1.5", "grows: registered reproduced, now weaker"),
+    ],
+)
+def test_a_changed_verdict_raises_in_both_directions_after_the_record_is_kept(repo, old, new, words):
+    edit(repo / "chapters" / "toy.yaml", old, new)
+    with pytest.raises(VerdictChangedError, match=words):
+        play(repo)
+    chapter = Chapter("toy", repo)
+    folder = chapter.folder(chapter.key(chapter.resolve().parameters))
+    assert record.read(folder)["result"]["status"] == "verdict changed"
+
+
+def test_an_exploratory_run_never_raises(repo):
+    study = play(repo, gain=-5.0)["study"]
+    found = record.read(study.folder)
+    assert found["run"]["scale"] == "exploratory"
+    assert found["run"]["differences"] == {"gain": -5.0}
+    assert found["result"]["claims"][0]["verdict"] == "contradicted"
+    assert found["result"]["claims"][0]["registered"] is None
+
+
+def test_parameters_that_equal_a_scale_bind_its_claims(repo):
+    study = play(repo, seeds=[0, 1, 2, 3, 4])["study"]
+    grows, shrinks = record.read(study.folder)["result"]["claims"]
+    assert (grows["predicate"], grows["verdict"]) == ("within", "reproduced")
+    assert (shrinks["predicate"], shrinks["verdict"]) == (None, "not run")
+
+
+def test_a_wrong_type_is_an_error_where_papermill_lets_it_pass(repo):
+    with pytest.raises(ParameterError, match="'seeds' is list"):
+        play(repo, seeds=3)
+
+
+def test_scales_share_cells(repo):
+    play(repo)
+    study = play(repo, seeds=[0, 1, 2, 3, 4])["study"]
+    cells = record.read(study.folder)["result"]["cells"]
+    assert (cells["computed"], cells["cached"]) == (4, 6)
+
+
+def test_running_the_same_again_keeps_the_first_record(repo):
+    study = play(repo)["study"]
+    before = (study.folder / "record.json").read_text()
+    assert play(repo)["study"].folder == study.folder
+    assert (study.folder / "record.json").read_text() == before
+
+
+def test_a_number_that_is_not_finite_is_null_and_inconclusive(repo):
+    edit(repo / "chapters" / "toy.ipynb", "gain * x", "float('nan') * x")
+    edit(repo / "chapters" / "toy.yaml", "status: reproduced", "status: inconclusive")
+    study = play(repo)["study"]
+    text = (study.folder / "record.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["result"]["claims"][0]["value"] is None
+    assert record.read(study.folder)["result"]["cells"]["diverged"] == 6
+
+
+def test_a_run_folder_that_cannot_be_written_is_named_with_the_way_out(repo, monkeypatch):
+    (repo / "full").write_text("a file where the folder should be")
+    monkeypatch.setenv("OUIKIT_RUNS", str(repo / "full"))
+    with pytest.raises(PermissionError, match=r"full.*OUIKIT_RUNS"):
+        play(repo)
+
+
+def test_the_key_follows_code_parameters_claims_and_lock_but_not_prose(repo):
+    def key() -> str:
+        chapter = Chapter("toy", repo)
+        return chapter.key(chapter.resolve().parameters)
+
+    first, pair = key(), repo / "chapters"
+    edit(pair / "toy.ipynb", "Words.", "Other words.")
+    assert key() == first
+    keys = {first}
+    for path, old, new in [
+        (pair / "toy.ipynb", "0.01 * seed", "0.02 * seed"),
+        (pair / "toy.yaml", "half the effect", "half"),
+        (repo / "ci" / "constraints.txt", "2.13.0", "2.14.0"),
+        (pair / "toy.ipynb", "gain: float = 1.0", "gain: float = 2.0"),
+    ]:
+        edit(path, old, new)
+        keys.add(key())
+    assert len(keys) == 5
