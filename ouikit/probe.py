@@ -43,15 +43,16 @@ class Probe:
         return dict(patterns)
 
     def read(self) -> dict[str, float]:
-        """Means over layers: `probe_oui`, `probe_balance`, `probe_shuffled`, and `probe_flips` since the last
-        reading (nan at the first)."""
+        """Means over layers: `probe_oui`, `probe_balance`, `probe_shuffled`, and, from the second reading on,
+        `probe_flips`, the share of bits that changed since the one before."""
         now = self.patterns()
         before, self._last = self._last, now
+        flips = {"probe_flips": flip_rate(before, now)} if before else {}
         return {
             "probe_oui": pairwise_oui(now, self.pairs),
             "probe_balance": balance_oui(now),
             "probe_shuffled": pairwise_oui(shuffle_samples(now), self.pairs),
-            "probe_flips": flip_rate(before, now) if before else float("nan"),
+            **flips,
         }
 
 
