@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouikit.lab.imports import imports, module_closure
 from ouikit.lab.keys import canonical, cell_hash, lock_hash, repo_root, run_key, source_hash
+from ouikit.lab.keys.imports import imports, module_closure
 
 PACKAGE = {
     "__init__.py": """

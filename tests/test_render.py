@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ouikit.lab import badges, pages, render
+from ouikit.lab.book import badges, pages, render
+from ouikit.lab.book.render import assemble, digest, with_pieces
+from ouikit.lab.book.shelf import Repository, Shelf, complete, read_shelf
 from ouikit.lab.paper import AREAS
-from ouikit.lab.render import assemble, digest, with_pieces
-from ouikit.lab.shelf import Repository, Shelf, complete, read_shelf
 
 BOOK = Path(__file__).parents[1] / "book"
 TITLE = "A study of gates"

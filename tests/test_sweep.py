@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from ouikit.lab.cells import Cell, DamagedCellError, Store, StoreError
-from ouikit.lab.executors import start
 from ouikit.lab.sweep import SweepError, sweep
+from ouikit.lab.sweep.cells import Cell, DamagedCellError, Store, StoreError
+from ouikit.lab.sweep.executors import start
 
 
 def product_cell(a, b, seed):

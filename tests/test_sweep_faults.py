@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ouikit.lab.cells import StoreError
 from ouikit.lab.sweep import SweepError, sweep
+from ouikit.lab.sweep.cells import StoreError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and locks of POSIX")
 
@@ -181,7 +181,7 @@ def as_nobody(code):
         prelude = f"""
             import os, resource, signal
             from pathlib import Path
-            from ouikit.lab.cells import StoreError
+            from ouikit.lab.sweep.cells import StoreError
             from ouikit.lab.sweep import sweep
             d = Path({folder!r})
             def cell(i, seed):

@@ -11,12 +11,12 @@ from typing import Any
 import cloudpickle
 import pandas as pd
 
-from ouikit.lab import executors
-from ouikit.lab.cells import Cell, DamagedCellError, Store
-from ouikit.lab.grid import Arguments, Grid, calls, check_call, label
 from ouikit.lab.keys import canonical, cell_hash
-from ouikit.lab.progress import bar, say
-from ouikit.lab.worker import Outcome, compute
+from ouikit.lab.sweep import executors
+from ouikit.lab.sweep.cells import Cell, DamagedCellError, Store
+from ouikit.lab.sweep.grid import Arguments, Grid, calls, check_call, label
+from ouikit.lab.sweep.progress import bar, say
+from ouikit.lab.sweep.worker import Outcome, compute
 
 _DEATHS = 3  # workers that one cell may take with it
 _POLL = 0.2  # seconds between looks at cells that another run is computing

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ouikit.lab.identity import identify
-from ouikit.lab.imports import PACKAGES, imports, module_closure
+from ouikit.lab.keys.identity import identify
+from ouikit.lab.keys.imports import PACKAGES, imports, module_closure
 
 LABORATORY = ("ouikit.lab",)
 _SCHEMA = 1  # raising it makes every key new

@@ -5,10 +5,10 @@ from html import escape
 from typing import Any
 
 from ouikit.lab import tables
-from ouikit.lab.badges import duration, older, pill, verdict_counts
+from ouikit.lab.book.badges import duration, older, pill, verdict_counts
+from ouikit.lab.book.shelf import Entry, Planned, Published, Shelf
 from ouikit.lab.claims import VERDICTS
 from ouikit.lab.paper import AREAS
-from ouikit.lab.shelf import Entry, Planned, Published, Shelf
 
 MEANING = {
     "reproduced": "the whole interval supports the claim",

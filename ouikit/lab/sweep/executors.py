@@ -14,8 +14,8 @@ from typing import Any
 
 from loky import ProcessPoolExecutor, cpu_count
 
-from ouikit.lab import worker
-from ouikit.lab.progress import say
+from ouikit.lab.sweep import worker
+from ouikit.lab.sweep.progress import say
 
 
 @dataclass(frozen=True)

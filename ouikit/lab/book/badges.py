@@ -6,9 +6,9 @@ from html import escape
 from typing import Any
 
 from ouikit.lab import tables
+from ouikit.lab.book.shelf import Entry, Published, Repository
 from ouikit.lab.claims import VERDICTS
 from ouikit.lab.paper import Paper
-from ouikit.lab.shelf import Entry, Published, Repository
 
 EVIDENCE = {
     "measured": "measured: every number comes from running code on the machine named below",

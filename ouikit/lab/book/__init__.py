@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ouikit.lab.book.render import assemble, build, digest
 from ouikit.lab.chapter import Chapter, UnknownNameError
-from ouikit.lab.render import assemble, build, digest
 
 
 def publish_book(root: Path, runs: Sequence[Path], html: Path) -> Path:

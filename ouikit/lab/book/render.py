@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from ouikit.lab import badges, pages
-from ouikit.lab.shelf import Entry, Shelf, read_shelf
+from ouikit.lab.book import badges, pages
+from ouikit.lab.book.shelf import Entry, Shelf, read_shelf
 
 MATHJAX = "sphinx-mathjax-offline"  # the package; the book needs one file of it
 MATHJAX_SHA256 = "d4295dc33744836935c1399feece5159577b34c5c8ffb9f1c6324cd82e03a882"  # tex-svg.js of 3.2.2
