@@ -1,0 +1,44 @@
+"""The papers' own configurations start: one step on tiny archives of the official formats."""
+
+from itertools import islice
+
+import pytest
+from conftest import ROOT
+from test_data import (  # the fixtures write the archives
+    TINY,
+    cifar100_tables,
+    imagenet_root,  # noqa: F401
+    write_cifar,  # noqa: F401
+    write_tiny,  # noqa: F401
+)
+
+from ouikit import data
+from ouikit.data import cifar
+from ouikit.lab.chapter import Chapter
+
+
+@pytest.fixture
+def archives(write_cifar, write_tiny, imagenet_root):  # noqa: F811
+    """A data root with all three sets, a few images each."""
+    write_cifar(cifar.CIFAR100, cifar100_tables())
+    return write_tiny(TINY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", ["paper", "paper_tiny_imagenet", "paper_imagenet"])
+def test_the_weight_decay_papers_experiments_start(scale, archives):
+    """As printed but for the device, the batch, and the first epoch instead of all."""
+    chapter = Chapter("oui_weight_decay", ROOT)
+    names = chapter.resolve(scale).parameters | {"device": "cpu", "batch_size": 2}
+    for source in chapter.code:
+        if "def images_of" in source or "def train" in source:
+            exec(source, names)
+    small = {} if scale == "paper" else {"size": 64}
+    names["images_of"] = lambda network: data.load(network.split("/")[1], archives, verify=False, **small)
+    whole = names["long_rows"]
+    names["long_rows"] = lambda history: whole(islice(history, 1))
+    (network,) = names["networks"]
+    rows = {row["metric"]: row["value"] for row in names["train"](network, names["weight_decay"][0], seed=42)}
+    assert rows["lr"] == pytest.approx(names["lr"] * (names["warmup_start"] if names["warmup_epochs"] else 1))
+    assert 0 < rows["train_loss"] < 20
+    assert 0 <= rows["oui"] <= 1
