@@ -54,12 +54,21 @@ def badge_line(entry: Entry, repository: Repository) -> str:
 
 
 def _facts(one: Published) -> list[str]:
-    made, seconds = one.record["made_by"], one.record["result"]["seconds"]
+    made = one.record["made_by"]
     commit = (
         f"commit {made['commit'][:7]}" + ("+" if made["dirty"] else "") if made["commit"] else "no commit"
     )
     hint = "with local changes" if made["dirty"] else ""
-    return [pill(f"{one.scale} scale"), pill(one.date), pill(duration(seconds)), pill(commit, title=hint)]
+    return [pill(f"{one.scale} scale"), pill(one.date), pill(cost(one.record["result"])), pill(commit, title=hint)]
+
+
+def cost(result: Mapping[str, Any]) -> str:
+    """What a run costs, also when its cells were there already: their computing time on one core.
+
+    A run without cells costs its wall time.
+    """
+    cells = result["cells"]
+    return f"{duration(cells['seconds'])} of computing" if cells.get("total") else duration(result["seconds"])
 
 
 def duration(seconds: float) -> str:

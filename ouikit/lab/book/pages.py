@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from ouikit.lab import tables
-from ouikit.lab.book.badges import duration, older, pill, verdict_counts
+from ouikit.lab.book.badges import cost, older, pill, verdict_counts
 from ouikit.lab.book.shelf import Entry, Planned, Published, Shelf
 from ouikit.lab.claims import VERDICTS
 from ouikit.lab.paper import AREAS
@@ -121,7 +121,7 @@ def results(shelf: Shelf) -> str:
 
 def _record_claims(one: Published) -> str:
     """A record's claims below a heading with scale and date."""
-    made = f"{one.date} · {duration(one.record['result']['seconds'])} · {one.record['made_by']['cpu']}"
+    made = f"{one.date} · {cost(one.record['result'])} · {one.record['made_by']['cpu']}"
     facts = f"{verdict_counts(one.claims)} <span>{escape(made)}</span> {older(one)}"
     return (
         f"\n### {one.scale.capitalize()} scale\n"
@@ -152,7 +152,7 @@ def status(shelf: Shelf) -> str:
                 f'<a href="chapters/{one.slug}.html">{escape(one.slug)}</a> {older(one)}',
                 escape(one.scale),
                 escape(made["time"][:16].replace("T", " ") or "undated"),
-                duration(result["seconds"]),
+                cost(result),
                 f"{cells['total']}, {cells['diverged']} diverged",
                 f"<code>{escape(one.record['run']['key'])}</code>",
             )
