@@ -1,8 +1,13 @@
 """The command line: exit codes, suggestions, and a chapter from nothing."""
 
+import json
+import sys
+from types import SimpleNamespace
+
 import pytest
 from conftest import edit
 
+from ouikit.lab import cli
 from ouikit.lab.cli import main
 
 OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}]'
@@ -90,3 +95,17 @@ def test_check_fix_restores_the_normal_form(repo):
     edit(repo / "chapters" / "toy.ipynb", '"execution_count": null', '"execution_count": 3')
     assert main(["check"]) == 1
     assert main(["check", "--fix"]) == 0
+
+
+def test_bench_prints_ratios_and_writes_their_record(repo, capsys, monkeypatch):
+    row = {"name": "ours / peer", "value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "unit": "time",
+           "target": "<= 1", "met": True, "note": ""}  # fmt: skip
+    (repo / "toybench.py").write_text("")
+    monkeypatch.setattr(cli, "BENCHMARKS", repo)
+    monkeypatch.setitem(sys.modules, "ouikit.bench.toybench", SimpleNamespace(run=lambda progress: [row]))
+    assert main(["bench", "toybench", "--publish"]) == 0
+    assert "0.5 [0.4, 0.6]" in capsys.readouterr().out
+    for folder in (".runs/bench", "book/results/bench"):
+        kept = json.loads((repo / folder / "toybench.json").read_text())
+        assert kept["rows"] == [row]
+        assert kept["made_by"]["cpu"]

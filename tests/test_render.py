@@ -144,7 +144,9 @@ def test_a_chapter_page_has_badges_under_its_title_and_its_downloads(root: Path,
 
 
 def test_a_committed_record_is_shown_beside_and_told_when_it_is_old(root: Path, tmp_path: Path) -> None:
-    old = changed(run={"scale": "extended"}, result={"cells": RECORD["result"]["cells"] | {"seconds": 5400.0}})
+    old = changed(
+        run={"scale": "extended"}, result={"cells": RECORD["result"]["cells"] | {"seconds": 5400.0}}
+    )
     write_run(root / "book" / "results" / "gates" / "extended", old)
     out = tmp_path / "out"
     assemble(root, [write_run(root / "run", RECORD)], out, outdated=lambda r: r["run"]["scale"] == "extended")

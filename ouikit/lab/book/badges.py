@@ -59,7 +59,8 @@ def _facts(one: Published) -> list[str]:
         f"commit {made['commit'][:7]}" + ("+" if made["dirty"] else "") if made["commit"] else "no commit"
     )
     hint = "with local changes" if made["dirty"] else ""
-    return [pill(f"{one.scale} scale"), pill(one.date), pill(cost(one.record["result"])), pill(commit, title=hint)]
+    price = cost(one.record["result"])
+    return [pill(f"{one.scale} scale"), pill(one.date), pill(price), pill(commit, title=hint)]
 
 
 def cost(result: Mapping[str, Any]) -> str:
