@@ -2,8 +2,8 @@
 
 Both say how varied the on/off patterns of a batch are, from 0 (all samples alike) to 1. They are
 different numbers: the published band 0.6–0.8 belongs to `pairwise_oui` and must not be used with
-`balance_oui`, where the same masks give about 0.37–0.55. For B samples and layers of d units,
-`balance_oui` is biased by B and `pairwise_oui` by d: compare at equal B and d.
+`balance_oui`, where the same masks give about 0.37–0.55 if all units are equally active. For B samples and
+layers of d units, `balance_oui` is biased by B and `pairwise_oui` by d: compare at equal B and d.
 
 Both see each layer with equal weight, whatever its width.
 """
@@ -35,7 +35,8 @@ def pairwise_oui(pattern: Pattern, pairs: Tensor | None = None) -> float:
     Raises TypeError for a pattern that is not boolean; ValueError for B < 2, no layers, no units or
     positions outside the batch.
 
-    Source: Fernández-Hernández et al., "OUI Need to Talk About Weight Decay", arXiv 2504.17160.
+    Source: Fernández-Hernández et al., "OUI Need to Talk About Weight Decay", arXiv 2504.17160 (read from the
+    authors' released code; the printed definition was not available).
 
     >>> pairwise_oui(torch.tensor([[True, True, False, False], [True, False, False, False]]))
     0.5
@@ -95,7 +96,9 @@ class OUI(Watch):
     but sums, so memory does not grow; no gradient is touched; nothing waits for a GPU before
     `compute()`, unless all pairs are asked for. A batch of one sample is passed over. A smaller last
     batch counts like the others, and biases the balance indicator (see the module's text): use
-    drop_last=True. Calling `compute()` and `reset()` after every epoch gives a curve.
+    drop_last=True. A reading of activations that are not finite is nan, and so is every mean that it
+    enters: a diverged network is not a collapsed one. Calling `compute()` and `reset()` after every epoch
+    gives a curve.
 
     Args:
         model: any module.
@@ -219,6 +222,7 @@ class OUI(Watch):
         _check_agree(name, len(bits), self._samples)
         if len(bits) >= 2:
             self._values[name] = self._read(bits)
+            self._last = z.detach()
 
     def _read(self, bits: Tensor) -> Tensor:
         if self.kind == "balance":
@@ -229,10 +233,14 @@ class OUI(Watch):
     def _end(self) -> None:
         if not self._values:
             return
-        home = next(iter(self._values.values())).device
-        self._total = self._total + sum(value.to(home) for value in self._values.values()) / len(self._values)
+        # A diverged network is not a collapsed one. What is not finite anywhere reaches the last layer, so
+        # that one is looked at, without waiting for a GPU: 0 · Σz is nan there and 0 elsewhere.
+        finite = 0.0 * self._last.float().sum()
+        del self._last
+        values = {name: value + finite.to(value.device) for name, value in self._values.items()}
+        self._total = self._total + sum(value.to(finite.device) for value in values.values()) / len(values)
         self._readings += 1
-        for name, value in self._values.items():
+        for name, value in values.items():
             total, count = self._layers.get(name, (0.0, 0))
             self._layers[name] = (total + value, count + 1)
 

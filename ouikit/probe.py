@@ -16,10 +16,11 @@ class Probe:
     training: what changes between two readings is the network.
 
     Args:
-        model: any module; it is put back into the mode it was in.
+        model: any module; each of its layers is put back into the mode it was in.
         inputs: one batch `[B, …]`, B ≥ 2, on the model's device.
         layers: as in `ouikit.record_patterns`.
-        pairs: how many fixed pairs the pairwise indicator compares.
+        pairs: how many pairs the pairwise indicator compares: `fixed_pairs(B, pairs)`, the same for every
+            model.
     """
 
     def __init__(
@@ -33,13 +34,14 @@ class Probe:
     @torch.no_grad()
     def patterns(self) -> dict[str, Tensor]:
         """The patterns now: layer name -> bool `[B, units…]`."""
-        training = self.model.training
+        modes = {module: module.training for module in self.model.modules()}  # some may be frozen
         self.model.eval()
         try:
             with record_patterns(self.model, self.layers) as patterns:
                 self.model(self.inputs)
         finally:
-            self.model.train(training)
+            for module, training in modes.items():
+                module.training = training
         return dict(patterns)
 
     def read(self) -> dict[str, float]:
@@ -67,7 +69,8 @@ def shuffle_samples(patterns: Mapping[str, Tensor], seed: int = 0) -> dict[str, 
     """A control: turn each unit's bits over the samples by an offset of its own, layer by layer.
 
     Every unit keeps how often it is on; which samples share a pattern is lost. `balance_oui` cannot see the
-    difference (exactly); what `pairwise_oui` still sees, unit statistics alone explain.
+    difference (exactly); nor, over all pairs and without its cap, can `pairwise_oui`. Units of equal
+    offset (one in B) stay aligned.
 
     Returns bool `[B, d]` per layer. Raises TypeError, ValueError as `pairwise_oui`.
     """

@@ -559,3 +559,17 @@ def test_the_benchmark_network_is_a_resnet_18() -> None:
     assert sum(p.numel() for p in model.parameters()) == 11_173_962
     patterns = patterns_of(model.eval(), torch.randn(2, 3, 32, 32))
     assert (len(patterns), sum(p[0].numel() for p in patterns.values())) == (17, 557_056)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_diverged_network_reads_nan_not_collapse(bad: float) -> None:
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
+    with OUI(model) as oui:
+        model(torch.randn(16, 3))
+        assert 0 <= oui.compute() <= 1
+        model(torch.full((16, 3), bad))
+        assert math.isnan(oui.compute())
+        assert all(math.isnan(value) for value in oui.per_layer().values())
+        oui.reset()
+        model(torch.randn(16, 3))
+        assert 0 <= oui.compute() <= 1

@@ -52,3 +52,11 @@ def test_the_control_keeps_unit_statistics_and_loses_shared_patterns():
     inside = torch.nonzero(torch.triu(same, 1))
     assert pairwise_oui(two_kinds, inside) == 0
     assert pairwise_oui(shuffled, inside) > 0.1
+
+
+def test_a_frozen_layer_stays_frozen(net):
+    net[1].eval()
+    Probe(net, torch.randn(16, 6)).read()
+    assert net.training
+    assert net[3].training
+    assert not net[1].training

@@ -15,8 +15,9 @@ predicate   YAML                                 `reproduced` when
 ``ratio``   ``ratio: 0.2``                       ours / paper's lies, with its interval, within 1 ± the number
 =========== ==================================== ============================================================
 
-`contradicted` means that the interval excludes the claim (for `greater` and `trend`: that it points the other
-way), `weaker` that the direction holds but not the margin, `inconclusive` that the interval holds both.
+`contradicted` means that the interval excludes the claim. For `greater` and `trend`, `weaker` means that the
+direction is established but not the margin; an interval that reaches neither above zero nor to the margin is
+`contradicted`. `inconclusive` means that the interval allows both.
 """
 
 import math
@@ -158,9 +159,9 @@ def _in_range(m: Measured, low: float, high: float) -> str:
 def _beyond(m: Measured, margin: float) -> str:
     if m.low > margin:
         return "reproduced"
-    if m.high < 0:
-        return "contradicted"
-    return "weaker" if m.low > 0 else "inconclusive"
+    if m.low > 0:
+        return "weaker"
+    return "contradicted" if m.high < max(margin, 0) else "inconclusive"
 
 
 PREDICATES: dict[str, Callable[[Any, Mapping[str, Measured], Mapping[str, Any]], str]] = {

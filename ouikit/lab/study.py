@@ -18,7 +18,7 @@ from IPython.display import display
 from ouikit.lab import record, tables
 from ouikit.lab.chapter import Chapter, device_kind
 from ouikit.lab.claims import Measured, judge
-from ouikit.lab.keys import lock_hash
+from ouikit.lab.keys import canonical, lock_hash
 from ouikit.lab.paper import Claim
 from ouikit.lab.sweep import sweep
 
@@ -70,7 +70,7 @@ class Study:
         display(tables.settings(self.settings))
 
     def uses(self, data: HasChecksum) -> None:
-        """Enter a data set's checksum in the record."""
+        """Enter a data set's checksum in the record, and in the keys of the sweeps that follow."""
         self._data[data.name] = data.checksum
 
     def sweep(
@@ -92,7 +92,7 @@ class Study:
             grid,
             seeds=seeds,
             store=self.folder.parent / "cells",
-            context=f"{lock_hash(self.chapter.root)} {device}",
+            context=canonical([lock_hash(self.chapter.root), device, self._data]),
             engine=os.environ.get("OUIKIT_ENGINE", "local"),
             jobs=int(jobs) if jobs else None,
             force=os.environ.get("OUIKIT_FORCE") == "1",

@@ -18,7 +18,7 @@ def convnet12(classes: int, in_channels: int) -> nn.Sequential:
 def _convnet(classes: int, in_channels: int, stages: Sequence[Sequence[int]]) -> nn.Sequential:
     """Convolution-BN-ReLU layers, each stage but the last halving the image, then the mean over positions.
 
-    The published description of this net leaves the down-sampling open; pooling after the first two
+    Down-sampling is our choice: pooling after the first two
     stages keeps four positions or more of an 8 × 8 image in every layer.
     """
     layers: list[nn.Module] = []
