@@ -8,11 +8,12 @@ python=${PYTHON:-$(command -v python3.11 || command -v python3)}
     echo "ouikit needs Python 3.11 or newer; $python is $("$python" --version). Set PYTHON=/path/to/python3.11." >&2
     exit 1
 }
-stamp=$(cat pyproject.toml ci/constraints.txt | cksum | cut -d' ' -f1)-$("$python" -c 'import sys; print(sys.version_info[:2])')
+# The folder counts: a copied or moved environment would import the package of the old place.
+stamp=$( (cat pyproject.toml ci/constraints.txt; pwd; "$python" -c 'import sys; print(sys.version)') | cksum)
 [ "$(cat .venv/.stamp 2>/dev/null)" = "$stamp" ] && exit 0
 
 echo "Setting up .venv (about two minutes, 2.5 GB) ..." >&2
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+"$python" -m venv --clear .venv
 # torch is named beside what depends on it, so that pip cannot pick another release.
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c ci/constraints.txt torch -e '.[all]'
 echo "$stamp" > .venv/.stamp

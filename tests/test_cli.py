@@ -25,6 +25,10 @@ OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}
         (["check", "tyo"], "did you mean toy"),
         (["bench", "ouii"], "there are: oui"),
         (["new", "My-Paper", "--title", "x"], "lower-case"),
+        (["new", "my_paper", "--title", " "], "the title is empty"),
+        (["run", "toy", "-p", "gain=1", "-p", "gain=2"], "given twice"),
+        (["run", "toy", "--engine", "dusk"], "dask://HOST:PORT"),
+        (["run", "toy", "--jobs", "-1"], "0 or more"),
     ],
 )
 def test_a_wrong_call_exits_with_2_and_a_suggestion(repo, capsys, words, hint):
@@ -49,18 +53,18 @@ def test_list_and_run(repo, capsys):
     assert "not run yet" in capsys.readouterr().out
     assert main(["run", "toy", "-p", "gain=3", "--jobs", "0"]) == 0
     assert "reproduced  grows: 3" in capsys.readouterr().out
-    assert (
-        main(["run", "toy", "-p", "gain=3", "--jobs", "0", "--publish"]) == 2
-    )  # exploratory is not published
+    assert main(["run", "toy", "-p", "gain=3", "--publish"]) == 2  # refused before anything is computed
+    assert main(["run", "toy", "--publish"]) == 2
     assert main(["run", "toy", "--jobs", "0"]) == 0
     main(["list"])
     assert "1 of 2 reproduced" in capsys.readouterr().out
 
 
 def test_new_writes_a_pair_that_passes_check_and_never_overwrites(repo, capsys):
-    assert main(["new", "my_second", "--title", 'About "things"']) == 0
+    title = 'About $\\lambda$ and "things"'
+    assert main(["new", "my_second", "--title", title]) == 0
     assert main(["check", "my_second"]) == 0
-    assert "About 'things'" in (repo / "chapters" / "my_second.yaml").read_text()
+    assert cli.Chapter("my_second").paper.title == title
     assert main(["new", "my_second", "--title", "x"]) == 1
     assert "is there already" in capsys.readouterr().err
 
@@ -77,6 +81,8 @@ def test_a_new_chapter_runs_at_once(repo):
         ("toy.ipynb", "## Method", "## Methods", "sections must be"),
         ("toy.ipynb", "# A toy paper", "A toy paper", "the first cell must be the title"),
         ("toy.ipynb", "alt=", "alternative=", "no alt text"),
+        ("toy.ipynb", "study.provenance()", "%matplotlib inline", "is not plain Python"),
+        ("toy.ipynb", "gain: float = 1.0", "gain: float = abs(1)", "parameters cell"),
         ("toy.ipynb", "study.provenance()", "1", "must call provenance() exactly once"),
         ("toy.ipynb", '"outputs": []', OUTPUT, "not in normal form"),
         ("toy.yaml", "seeds: [0, 1, 2, 3, 4]", "seed: [0]", "scales.extended: unknown parameter 'seed'"),

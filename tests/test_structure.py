@@ -31,7 +31,8 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or "."}
+            assert node.level == 0, f"{path.name}: write imports in full, so that their direction can be seen"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
     return names
 
 
@@ -125,6 +126,11 @@ def test_the_readmes_commands_are_targets_and_ci_runs_the_second():
     workflows = "".join(path.read_text() for path in (ROOT / ".github" / "workflows").iterdir())
     assert ".ci/run" in workflows
     assert "schedule" in workflows
+
+
+def test_the_readmes_links_lead_somewhere():
+    for place in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / place).exists(), f"README.md links to {place}"
 
 
 def test_the_readmes_tree_is_the_tree():

@@ -31,7 +31,7 @@ def test_a_run_leaves_record_rows_and_figures(repo, capsys):
         "parameters": {"gain": 1.0, "seeds": [0, 1, 2]},
         "differences": {},
         "seeds": [0, 1, 2],
-        "key": study.folder.name,
+        "key": study.key,
     }
     grows, shrinks = found["result"]["claims"]
     assert (grows["verdict"], grows["registered"], grows["n"]) == ("reproduced", "reproduced", 3)
@@ -66,7 +66,7 @@ def test_a_changed_verdict_raises_in_both_directions_after_the_record_is_kept(re
     with pytest.raises(VerdictChangedError, match=words):
         play(repo)
     chapter = Chapter("toy", repo)
-    folder = chapter.folder(chapter.key(chapter.resolve().parameters))
+    folder = chapter.folder(chapter.key(chapter.resolve().parameters)) / "by-hand"
     assert record.read(folder)["result"]["status"] == "verdict changed"
 
 
@@ -98,11 +98,20 @@ def test_scales_share_cells(repo):
     assert (cells["computed"], cells["cached"]) == (4, 6)
 
 
-def test_running_the_same_again_keeps_the_first_record(repo):
-    study = play(repo)["study"]
-    before = (study.folder / "record.json").read_text()
-    assert play(repo)["study"].folder == study.folder
-    assert (study.folder / "record.json").read_text() == before
+def test_cells_run_by_hand_cannot_pass_for_the_official_run(repo, monkeypatch):
+    by_hand = play(repo)["study"]
+    assert by_hand.folder.name == "by-hand"
+    monkeypatch.setenv("OUIKIT_RUN_KEY", by_hand.key)  # as the runner does for the notebook that it executes
+    assert play(repo)["study"].folder == by_hand.folder.parent
+    monkeypatch.setenv("OUIKIT_RUN_KEY", "of another run")
+    assert play(repo)["study"].folder == by_hand.folder
+
+
+def test_the_nearest_scale_judges_an_exploratory_run(repo):
+    grows, _ = record.read(play(repo, seeds=[0, 1, 2, 3])["study"].folder)["result"]["claims"]
+    assert grows["predicate"] == "greater"
+    grows, _ = record.read(play(repo, seeds=[0, 1, 2, 3, 4], gain=2.0)["study"].folder)["result"]["claims"]
+    assert (grows["predicate"], grows["verdict"]) == ("within", "contradicted")
 
 
 def test_a_number_that_is_not_finite_is_null_and_inconclusive(repo):

@@ -1,7 +1,7 @@
 """The laboratory: runs, records, sweeps, claims and pages. Knows no torch.
 
-A notebook needs four names: `paper_claims` (what the paper says), `begin` (a study with this notebook's
-parameters), and the study's `sweep`, `figure` and `report`. `sweep` is also useful alone.
+A notebook needs `paper_claims` (what the paper says), `begin` (a study with this notebook's parameters), and
+the study's `sweep`, `figure`, `report` and `provenance`. `sweep` is also useful alone.
 """
 
 from ouikit.lab.chapter import Chapter

@@ -20,10 +20,12 @@ class UnknownNameError(LookupError):
 
 @dataclass(frozen=True)
 class Settings:
-    """Resolved parameters, the scale they equal (`exploratory` if none), and what sets them apart."""
+    """Resolved parameters, the scale they equal (`exploratory` if none), and the nearest scale with what
+    sets them apart from it."""
 
     parameters: dict[str, Any]
     scale: str
+    nearest: str
     differences: dict[str, Any]
 
 
@@ -38,8 +40,11 @@ class Chapter:
         self.root = root or keys.repo_root()
         self.slug = slug
         self.path = self.root / "chapters" / f"{slug}.ipynb"
-        if slug not in _slugs(self.root):
-            raise UnknownNameError(_unknown("chapter", slug, _slugs(self.root)))
+        if slug not in slugs(self.root):
+            raise UnknownNameError(_unknown("chapter", slug, slugs(self.root)))
+        for half in (self.path, self.path.with_suffix(".yaml")):
+            if not half.exists():
+                raise UnknownNameError(f"chapter {slug!r} is half a pair: {half} is missing")
 
     @cached_property
     def paper(self) -> Paper:
@@ -74,16 +79,15 @@ class Chapter:
             named = notebook.resolve(self.parameters, overrides)
             apart[scale] = {k: v for k, v in resolved.items() if v != named[k]}
         nearest = min(apart, key=lambda scale: len(apart[scale]))
-        return Settings(resolved, "exploratory" if apart[nearest] else nearest, apart[nearest])
+        return Settings(resolved, "exploratory" if apart[nearest] else nearest, nearest, apart[nearest])
 
     def key(self, parameters: Mapping[str, Any]) -> str:
         """Name of the run: code, parameters, sources that the code reaches, lock, claims, device."""
-        claims = self.path.with_suffix(".yaml")
         return keys.run_key(
             self.code,
             parameters,
             lock=keys.lock_hash(self.root),
-            data={claims.name: hashlib.sha256(claims.read_bytes()).hexdigest()},
+            data={"claims": hashlib.sha256(repr(self.paper).encode()).hexdigest()},
             device=device_kind(parameters.get("device", "auto")),
         )
 
@@ -99,12 +103,12 @@ class Chapter:
 def chapters(root: Path | None = None) -> list[Chapter]:
     """All chapters on disk, by slug."""
     root = root or keys.repo_root()
-    return [Chapter(slug, root) for slug in _slugs(root)]
+    return [Chapter(slug, root) for slug in slugs(root)]
 
 
 def runs_folder(root: Path) -> Path:
     """Where runs are kept: `$OUIKIT_RUNS`, else `.runs` in the repository."""
-    return Path(os.environ.get("OUIKIT_RUNS") or root / ".runs")
+    return root / (os.environ.get("OUIKIT_RUNS") or ".runs")
 
 
 def device_kind(device: str) -> str:
@@ -114,9 +118,9 @@ def device_kind(device: str) -> str:
     return "cuda" if shutil.which("nvidia-smi") else "cpu"
 
 
-def _slugs(root: Path) -> list[str]:
-    pairs = (path for path in (root / "chapters").glob("*.ipynb") if path.with_suffix(".yaml").exists())
-    return sorted(path.stem for path in pairs)
+def slugs(root: Path) -> list[str]:
+    """Stems of the files in `chapters/`."""
+    return sorted({p.stem for p in (root / "chapters").iterdir() if p.suffix in (".ipynb", ".yaml")})
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> str:

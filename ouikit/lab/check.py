@@ -50,11 +50,15 @@ def _code(chapter: Chapter) -> Iterator[str]:
         if len(source.splitlines()) > LONGEST_CELL:
             lines = len(source.splitlines())
             yield f"code cell {i} has {lines} lines; {LONGEST_CELL} at most: move it to ouikit"
-        calls += [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        try:
+            calls += [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        except SyntaxError as error:
+            yield f"code cell {i} is not plain Python: {error.msg}: {(error.text or '').strip()}"
     for call in calls:
-        alt = next((k.value for k in call.keywords if k.arg == "alt"), None)
-        if _name(call) == "figure" and alt is None:
-            yield f"a figure has no alt text: {ast.unparse(call)[:60]}"
+        if ast.unparse(call.func) == "study.figure":
+            words = {k.arg: k.value for k in call.keywords}
+            if not words.get("alt") or ast.unparse(words["alt"]) in ("''", '""'):
+                yield f"a figure has no alt text: {ast.unparse(call)[:60]}"
     for needed in ("begin", "report", "provenance"):
         if sum(_name(call) == needed for call in calls) != 1:
             yield f"must call {needed}() exactly once"

@@ -15,9 +15,9 @@ predicate   YAML                                 `reproduced` when
 ``ratio``   ``ratio: 0.2``                       ours / paper's lies, with its interval, within 1 ± the number
 =========== ==================================== ============================================================
 
-`contradicted` means that the interval excludes the claim. For `greater` and `trend`, `weaker` means that the
-direction is established but not the margin; an interval that reaches neither above zero nor to the margin is
-`contradicted`. `inconclusive` means that the interval allows both.
+`contradicted` means that the interval excludes the claim, `inconclusive` that it allows both. An interval
+below the margin of a `greater` or a `trend` is `weaker` if it lies above zero: the direction holds, the size
+does not.
 """
 
 import math
@@ -76,7 +76,7 @@ class Test:
         """Names of the metrics that this test reads."""
         if self.predicate != "order":
             return [metric]
-        return [x for x in re.findall(_OPERAND, self.against) if not _is_number(x)]
+        return [x for x in re.findall(_OPERAND, self.against) if not _is_literal(x)]
 
 
 def parse_test(raw: Any, paper: Mapping[str, Any] | None) -> Test:
@@ -95,7 +95,8 @@ def parse_test(raw: Any, paper: Mapping[str, Any] | None) -> Test:
         raise ValueError("needs `why`: the reason for this tolerance")
     problem = _SHAPES[name](against, paper)
     if problem:
-        raise ValueError(f"{name}: {problem}; got {against!r}")
+        hint = " (YAML reads 1e-3 as text; write 1.0e-3)" if isinstance(against, str) else ""
+        raise ValueError(f"{name}: {problem}; got {against!r}{hint}")
     return Test(name, against, raw["why"])
 
 
@@ -159,9 +160,9 @@ def _in_range(m: Measured, low: float, high: float) -> str:
 def _beyond(m: Measured, margin: float) -> str:
     if m.low > margin:
         return "reproduced"
-    if m.low > 0:
+    if m.high < margin and m.low > 0:
         return "weaker"
-    return "contradicted" if m.high < max(margin, 0) else "inconclusive"
+    return "contradicted" if m.high < margin or m.high < 0 else "inconclusive"
 
 
 PREDICATES: dict[str, Callable[[Any, Mapping[str, Measured], Mapping[str, Any]], str]] = {
@@ -174,9 +175,11 @@ PREDICATES: dict[str, Callable[[Any, Mapping[str, Measured], Mapping[str, Any]],
 }
 
 
+def _is_literal(operand: str) -> bool:
+    return operand[0] in "+-0123456789"
+
+
 def _is_number(x: Any) -> bool:
-    if isinstance(x, str):
-        return x[0] in "+-0123456789"
     return isinstance(x, int | float) and not isinstance(x, bool)
 
 

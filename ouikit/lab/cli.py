@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
-from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder
+from ouikit.lab.chapter import Chapter, Settings, UnknownNameError, chapters, runs_folder, slugs
 from ouikit.lab.notebook import ParameterError
-from ouikit.lab.run import Run, execute, find, publish
+from ouikit.lab.run import Run, RunError, execute, find, publish
 
 WRONG_CALL = 2
 BENCHMARKS = Path(__file__).parents[1] / "bench"
@@ -24,8 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 failed, 2 wrong call."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] == ["run"] and len(words) > 2 and {"-h", "--help"} & set(words[2:]):
-            return _parameters(words[1])
+        if words[:1] == ["run"] and {"-h", "--help"} & set(words):
+            named = [word for word in words[1:] if word in slugs(keys.repo_root())]
+            if named:
+                return _parameters(named[0])
         args = _parser().parse_args(words)
         return args.do(args)
     except (UnknownNameError, ParameterError, scaffold.SlugError) as error:
@@ -94,40 +97,57 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="local", help="local, or dask://HOST:PORT of a Dask scheduler")
-    parser.add_argument("--jobs", type=int, help="worker processes (default: one a core; 0: in the notebook)")
+    where = "local, or dask://HOST:PORT of a Dask scheduler"
+    parser.add_argument("--engine", type=_engine, default="local", help=where)
+    many = "worker processes (default: one a core; 0: in the notebook)"
+    parser.add_argument("--jobs", type=_jobs, help=many)
+
+
+def _engine(text: str) -> str:
+    if text != "local" and not re.fullmatch(r"dask://[^/:]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither local nor dask://HOST:PORT")
+    return text
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers, 0 or more")
+    return int(text)
 
 
 def _list(args: argparse.Namespace) -> int:
     for chapter in chapters():
-        run = find(chapter, chapter.resolve())
-        verdicts = [c["verdict"] for c in run.record["result"]["claims"]] if run else []
-        state = f"{verdicts.count('reproduced')} of {len(verdicts)} reproduced" if run else "not run yet"
-        print(f"{chapter.slug:24} {state:22} {chapter.paper.title}")
+        print(f"{chapter.slug:24} {_state(chapter):22} {chapter.paper.title}")
     return 0
+
+
+def _state(chapter: Chapter) -> str:
+    run = find(chapter, chapter.resolve())
+    if run is None:
+        return "not run yet, or failed"
+    verdicts = [claim["verdict"] for claim in run.record["result"]["claims"]]
+    return f"{verdicts.count('reproduced')} of {len(verdicts)} reproduced"
 
 
 def _run(args: argparse.Namespace) -> int:
     chapter = Chapter(args.slug)
     settings = chapter.resolve(args.scale, _overrides(args.p, chapter))
-    run = _execute(chapter, args, settings)
+    if args.publish and settings.scale in ("reduced", "exploratory"):
+        raise ParameterError(f"--publish keeps the larger named scales; this run is {settings.scale}")
+    run = _execute(chapter, args, settings, args.force)
     for claim in run.record["result"]["claims"]:
         print(f"{claim['verdict']:>13}  {claim['id']}: {tables.ours(claim)} (paper: {tables.papers(claim)})")
     print(f"record: {run.folder / 'record.json'}")
     if args.publish:
-        if settings.scale == "exploratory":
-            print("ouikit: only a named scale is published; leave out -p", file=sys.stderr)
-            return WRONG_CALL
         print(f"published: {publish(run, chapter.root)}")
     return 0
 
 
-def _execute(chapter: Chapter, args: argparse.Namespace, settings: Any, force: bool | None = None) -> Run:
+def _execute(chapter: Chapter, args: argparse.Namespace, settings: Settings, force: bool = False) -> Run:
     """Run with a line before and after, so that a waiting person knows where the time goes."""
     start = time.perf_counter()
     print(f"{chapter.slug} ({settings.scale}) ...", end=" ", file=sys.stderr, flush=True)
-    forced = getattr(args, "force", False) if force is None else force
-    run = execute(chapter, settings, engine=args.engine, jobs=args.jobs, force=forced)
+    run = execute(chapter, settings, engine=args.engine, jobs=args.jobs, force=force)
     took = "already there" if run.cached else f"{time.perf_counter() - start:.0f} s"
     print(took, file=sys.stderr)
     return run
@@ -138,7 +158,9 @@ def _overrides(pairs: Sequence[str], chapter: Chapter) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise ParameterError(f"-p {pair!r}: write NAME=VALUE, for example -p seeds=[0,1]")
+            raise ParameterError(f"-p {pair!r}: write NAME=VALUE, for example -p 'seeds=[0,1]'")
+        if name in found:
+            raise ParameterError(f"-p {name} is given twice; a sweep is a list, for example -p 'seeds=[0,1]'")
         try:
             found[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
@@ -180,19 +202,27 @@ def _book(args: argparse.Namespace) -> int:
     from ouikit.lab.book import publish_book
 
     root = keys.repo_root()
-    runs = [_execute(c, args, c.resolve()) for c in chapters(root)]
-    site = publish_book(root, [run.folder for run in runs], args.html or root / "build" / "html")
+    folders, failed = [], []
+    for chapter in chapters(root):
+        try:
+            folders.append(_execute(chapter, args, chapter.resolve()).folder)
+        except RunError as error:  # the other chapters go on, and the book shows this one as not run
+            print(f"\n{error}", file=sys.stderr)
+            failed.append(chapter.slug)
+    site = publish_book(root, folders, args.html or root / "build" / "html")
     print(site / "index.html")
-    return 0
+    if failed:
+        print(f"ouikit: failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _bench(args: argparse.Namespace) -> int:
     known = sorted(p.stem for p in BENCHMARKS.glob("[a-z]*.py"))
     root = keys.repo_root()
-    for name in args.name or known:
+    for name in args.name:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            raise UnknownNameError(f"no benchmark {name!r}; there are: {', '.join([*near, *known][:5])}")
+            raise UnknownNameError(f"no benchmark {name!r}; there are: {', '.join(known)}")
+    for name in args.name or known:
         rows = importlib.import_module(f"ouikit.bench.{name}").run(progress=print)
         for row in rows:
             interval = (

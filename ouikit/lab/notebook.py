@@ -85,22 +85,29 @@ def parameters(nb: nbformat.NotebookNode, path: Path) -> dict[str, Parameter]:
     cells = [c.source for c in nb.cells if "parameters" in _tags(c)]
     if len(cells) != 1:
         raise ValueError(f"{path}: {len(cells)} cells are tagged 'parameters'; exactly one must be")
+    try:
+        return _parameters(cells[0])
+    except (SyntaxError, tokenize.TokenError, ValueError) as error:
+        raise ValueError(f"{path}: parameters cell: {error}") from error
+
+
+def _parameters(cell: str) -> dict[str, Parameter]:
     comments = {
         token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(StringIO(cells[0]).readline)
+        for token in tokenize.generate_tokens(StringIO(cell).readline)
         if token.type == tokenize.COMMENT
     }
     found = {}
-    for node in ast.parse(cells[0]).body:
-        line = ast.get_source_segment(cells[0], node)
+    for node in ast.parse(cell).body:
+        line = ast.get_source_segment(cell, node)
         last = node.end_lineno or node.lineno
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value):
-            raise ValueError(f"{path}: parameters cell: write `name: type = default  # help`, not {line!r}")
+            raise ValueError(f"write `name: type = default  # help`, not {line!r}")
         kind = ast.unparse(node.annotation)
         if kind.removeprefix("list[").removesuffix("]") not in SCALARS:
-            raise ValueError(f"{path}: parameters cell: {line!r}: use bool, int, float, str or a list of one")
+            raise ValueError(f"{line!r}: use bool, int, float, str or a list of one")
         if last not in comments:
-            raise ValueError(f"{path}: parameters cell: {line!r} needs a comment; it is the parameter's help")
+            raise ValueError(f"{line!r} needs a comment; it is the parameter's help")
         parameter = Parameter(node.target.id, kind, ast.literal_eval(node.value), comments[last])
         parameter.check(parameter.default)
         found[parameter.name] = parameter

@@ -65,10 +65,23 @@ def read_paper(path: Path) -> Paper:
         PaperError: naming the file, the key and the fix.
     """
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw = yaml.load(path.read_text(), Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise PaperError(f"{path}: not valid YAML: {error}") from error
     return _Reader(path, raw).paper()
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, where YAML would let the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{name!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 class _Reader:
@@ -92,6 +105,12 @@ class _Reader:
                 near = get_close_matches(str(name), allowed, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(sorted(allowed))}"
                 self.fail(f"{key}.{name}", f"unknown key; {hint}")
+
+    def listed(self, key: str) -> list[Any]:
+        value = self.raw.get(key) or []
+        if not isinstance(value, list):
+            self.fail(key, f"must be a list; got {value!r}")
+        return value
 
     def text(self, value: Any, key: str) -> str:
         if not isinstance(value, str) or not value.strip():
@@ -117,8 +136,8 @@ class _Reader:
         scales = self.scales()
         return Paper(
             slug=self.path.stem,
-            title=head["title"],
-            authors=head["authors"],
+            title=self.text(head["title"], "paper.title"),
+            authors=[self.text(author, "paper.authors") for author in head["authors"]],
             year=head["year"],
             arxiv=None if head.get("arxiv") is None else str(head["arxiv"]),
             area=self.choice(self.raw.get("area"), AREAS, "area"),
@@ -126,7 +145,7 @@ class _Reader:
             evidence=self.choice(self.raw.get("evidence"), EVIDENCE, "evidence"),
             scales=scales,
             claims=self.claims(scales),
-            not_tested=[self.text(x, "not_tested") for x in self.raw.get("not_tested") or []],
+            not_tested=[self.text(x, "not_tested") for x in self.listed("not_tested")],
         )
 
     def scales(self) -> dict[str, dict[str, Any]]:
@@ -158,6 +177,10 @@ class _Reader:
                     tests[scale] = parse_test(raw[f"at_{scale}"], source)
                 except ValueError as error:
                     self.fail(f"{key}.at_{scale}", str(error))
+                if raw.get("metric") not in tests[scale].operands(str(raw.get("metric"))):
+                    self.fail(
+                        f"{key}.at_{scale}", f"the order does not name the metric {raw.get('metric')!r}"
+                    )
         if not tests:
             self.fail(key, f"needs a test at one scale at least: {', '.join(f'at_{s}' for s in scales)}")
         claim = Claim(
@@ -168,7 +191,7 @@ class _Reader:
             paper=source,
             at=tests,
             status=self.status(raw.get("status"), tests, key),
-            note=raw.get("note"),
+            note=None if raw.get("note") is None else self.text(raw["note"], f"{key}.note"),
         )
         if "contradicted" in claim.status.values() and not claim.note:
             self.fail(f"{key}.note", "a registered 'contradicted' needs a note that says what was seen")

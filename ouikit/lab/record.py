@@ -7,6 +7,7 @@ import platform
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -54,17 +55,40 @@ def made_by(root: Path, data: Mapping[str, str], code: str) -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident set, in MB, of this process or any of its ended workers."""
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return round(max(peaks) / 1024, 1)
+    """Largest resident set of this process so far, in MB; its workers are not counted."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder of runs and make sure that it can be written, before hours of computing are lost.
+
+    Raises:
+        PermissionError: naming the folder and the way out.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ".probe", b"")
+        (folder / ".probe").unlink(missing_ok=True)
+    except OSError as error:
+        raise PermissionError(
+            f"cannot write the run folder {folder} ({error.strerror}); make it writable, or set OUIKIT_RUNS "
+            "to a folder that is"
+        ) from error
+    return folder
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
 
 
 def write(record: Mapping[str, Any], folder: Path) -> None:
-    """Write `record.json` atomically, in strict JSON: a number that is not finite becomes null."""
+    """Write `record.json` in strict JSON: a number that is not finite becomes null."""
     text = json.dumps(finite(record), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    part = folder / f"record.json.{os.getpid()}.part"
-    part.write_text(text)
-    os.replace(part, folder / "record.json")
+    write_atomically(folder / "record.json", text.encode())
 
 
 def read(folder: Path) -> dict[str, Any]:

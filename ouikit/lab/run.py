@@ -1,11 +1,15 @@
 """Turn a chapter and parameters into a run record: key, cache, papermill."""
 
+import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from ouikit.lab import notebook, record
 from ouikit.lab.chapter import Chapter, Settings
@@ -33,8 +37,20 @@ def find(chapter: Chapter, settings: Settings) -> Run | None:
         found = record.read(folder)
     except record.RecordError:
         return None  # absent, truncated or garbage: the run is made again
-    complete = found["result"].get("status") == "ok" and (folder / EXECUTED).exists()
-    return Run(folder, found, cached=True) if complete else None
+    return Run(folder, found, cached=True) if whole(folder, found["result"]) else None
+
+
+def whole(folder: Path, result: Mapping[str, Any]) -> bool:
+    """Whether a run ended well, and the files that its record speaks of are there and readable."""
+    try:
+        figures = [folder / figure[theme] for figure in result["figures"] for theme in ("light", "dark")]
+        notebook.read(folder / EXECUTED)
+        if result["cells"]["total"]:
+            pd.read_parquet(folder / "rows.parquet")
+        ended_well = result["status"] == "ok" and "claims" in result
+    except (LookupError, ValueError, OSError):
+        return False
+    return ended_well and all(path.is_file() and path.stat().st_size for path in figures)
 
 
 def execute(
@@ -53,16 +69,12 @@ def execute(
     """
     if not force and (run := find(chapter, settings)):
         return run
-    folder = chapter.folder(chapter.key(settings.parameters))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionError(
-            f"cannot write {folder} ({error.strerror}); set OUIKIT_RUNS to a folder"
-        ) from error
+    key = chapter.key(settings.parameters)
+    folder = record.make_folder(chapter.folder(key))
+    (folder / "failed.ipynb").unlink(missing_ok=True)  # of a run before this one
     part = folder / f"part-{os.getpid()}.ipynb"
     try:
-        with _environment(chapter.root, engine, jobs, force):
+        with _environment(chapter.root, key, engine, jobs, force):
             _papermill(chapter, settings, part)
     except RunError:
         os.replace(part, folder / "failed.ipynb")
@@ -75,10 +87,12 @@ def execute(
 def publish(run: Run, root: Path) -> Path:
     """Copy a run's record, rows and figures to `book/results/`, where they are committed."""
     target = root / "book" / "results" / run.record["run"]["slug"] / run.record["run"]["scale"]
+    fresh = target.with_name(f".{target.name}")
+    scratch = shutil.ignore_patterns("*.ipynb", "*.part", "by-hand")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(run.folder, fresh, ignore=scratch)
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(
-        run.folder, target, ignore=lambda _, names: [n for n in names if n.endswith((".ipynb", ".part"))]
-    )
+    fresh.rename(target)
     return target
 
 
@@ -86,6 +100,8 @@ def _papermill(chapter: Chapter, settings: Settings, part: Path) -> None:
     import papermill  # takes a second to import; `ouikit list` need not wait for it
     from papermill.exceptions import PapermillExecutionError
 
+    # After Ctrl-C the client's pending tasks would bury our one line under a hundred of theirs.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         papermill.execute_notebook(
             chapter.path,
@@ -97,16 +113,18 @@ def _papermill(chapter: Chapter, settings: Settings, part: Path) -> None:
         )
     except PapermillExecutionError as error:
         raise RunError(
-            f"{chapter.slug}: cell {error.cell_index} raised {error.ename}: {error.evalue}\n"
+            f"{chapter.slug}: {error.ename}: {error.evalue}\n"
+            f"raised by the cell that begins with: {error.source.strip().splitlines()[0]}\n"
             f"The executed copy: {part.with_name('failed.ipynb')}"
         ) from error
     os.replace(part, part.with_name(EXECUTED))
 
 
 @contextmanager
-def _environment(root: Path, engine: str, jobs: int | None, force: bool) -> Iterator[None]:
+def _environment(root: Path, key: str, engine: str, jobs: int | None, force: bool) -> Iterator[None]:
     """What the notebook's sweep reads, and the IPython profile that leaves progress bars to the terminal."""
     wanted = {
+        "OUIKIT_RUN_KEY": key,
         "OUIKIT_ENGINE": engine,
         "OUIKIT_FORCE": "1" if force else "0",
         "IPYTHONDIR": str(root / "ci" / "ipython"),

@@ -1,5 +1,6 @@
 """`ouikit new`: a chapter pair that runs, checks and renders at once."""
 
+import json
 import re
 from pathlib import Path
 
@@ -22,11 +23,15 @@ def write(root: Path, slug: str, title: str) -> list[Path]:
         raise SlugError(
             f"slug {slug!r}: use lower-case letters, digits and underscores, for example my_paper"
         )
+    if not title.strip():
+        raise SlugError('the title is empty; give --title "What the paper is called"')
     pair = [root / "chapters" / f"{slug}{kind}" for kind in (".ipynb", ".yaml")]
     for path in pair:
         if path.exists():
             raise FileExistsError(f"{path} is there already; choose another slug or remove it")
     for path in pair:
         text = TEMPLATES.joinpath(f"chapter{path.suffix}").read_text()
-        path.write_text(text.replace("my_paper", slug).replace("My paper's title", title.replace('"', "'")))
+        quoted = json.dumps(title.strip(), ensure_ascii=False)  # a valid scalar in YAML, and inside JSON
+        title_there = {".yaml": ('"My paper\'s title"', quoted), ".ipynb": ("My paper's title", quoted[1:-1])}
+        path.write_text(text.replace("my_paper", slug).replace(*title_there[path.suffix]))
     return pair

@@ -9,7 +9,6 @@
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -59,14 +58,16 @@ class Study:
         self.chapter = chapter
         self.settings = chapter.place(parameters)
         self.key = chapter.key(self.settings.parameters)
-        self.folder = chapter.folder(self.key)
+        # Cells that nobody checked against the committed notebook must not pass for the run of that key.
+        official = os.environ.get("OUIKIT_RUN_KEY") == self.key
+        self.folder = chapter.folder(self.key) / ("" if official else "by-hand")
         self._start = time.perf_counter()
         self._data: dict[str, str] = {}
         self._figures: list[dict[str, str]] = []
         self._rows: list[pd.DataFrame] = []
         self._cells = {"total": 0, "computed": 0, "cached": 0, "diverged": 0, "seconds": 0.0}
         self._record: dict[str, Any] = {}
-        _make(self.folder / "figures")
+        record.make_folder(self.folder / "figures")
         display(tables.settings(self.settings))
 
     def uses(self, data: HasChecksum) -> None:
@@ -86,12 +87,12 @@ class Study:
         `OUIKIT_ENGINE`, `OUIKIT_JOBS` and `OUIKIT_FORCE` (set by `ouikit run`) say where and whether anew.
         """
         device = device_kind(self.settings.parameters.get("device", "auto"))
-        jobs = os.environ.get("OUIKIT_JOBS")
+        jobs = os.environ.get("OUIKIT_JOBS", "")
         rows = sweep(
             cell,
             grid,
             seeds=seeds,
-            store=self.folder.parent / "cells",
+            store=self.chapter.folder("cells"),
             context=canonical([lock_hash(self.chapter.root), device, self._data]),
             engine=os.environ.get("OUIKIT_ENGINE", "local"),
             jobs=int(jobs) if jobs else None,
@@ -106,7 +107,7 @@ class Study:
     def figure(self, drawn: HasThemes, *, name: str, title: str, alt: str, numbers: pd.DataFrame) -> None:
         """Show a figure in both themes, with its alternative text and its numbers as a table."""
         for theme, svg in (("light", drawn.light), ("dark", drawn.dark)):
-            (self.folder / "figures" / f"{name}-{theme}.svg").write_text(svg)
+            record.write_atomically(self.folder / "figures" / f"{name}-{theme}.svg", svg.encode())
         light, dark = (f"figures/{name}-{theme}.svg" for theme in ("light", "dark"))
         self._figures.append({"name": name, "title": title, "alt": alt, "light": light, "dark": dark})
         display(tables.figure(drawn.light, drawn.dark, title, alt, numbers))
@@ -137,9 +138,7 @@ class Study:
 
     def _judged(self, claim: Claim, measured: Mapping[str, Measured]) -> dict[str, Any]:
         """One claim's line in the record. Off the named scales the nearest one's test gives the verdict."""
-        scale = self.settings.scale
-        bound = scale if scale != "exploratory" else next(iter(claim.at))
-        test = claim.at.get(bound)
+        test = claim.at.get(self.settings.nearest)
         found = measured.get(claim.metric)
         return {
             "id": claim.id,
@@ -155,12 +154,12 @@ class Study:
             "high": found and found.high,
             "n": found and found.n,
             "verdict": judge(test, claim.metric, measured, claim.paper) if test else "not run",
-            "registered": claim.status.get(scale),
+            "registered": claim.status.get(self.settings.scale),
             "note": claim.note,
         }
 
     def _keep(self, status: str, claims: list[dict[str, Any]], measured: Mapping[str, Measured]) -> None:
-        """Write rows and record, unless the same run is already recorded with the same numbers."""
+        """Write the rows, then the record."""
         parameters = self.settings.parameters
         new = {
             "schema": record.SCHEMA,
@@ -183,35 +182,9 @@ class Study:
             },
             "made_by": record.made_by(self.chapter.root, self._data, self.chapter.science_key()),
         }
-        self._record = new
-        if os.environ.get("OUIKIT_FORCE") != "1" and _same_result(self.folder, new):
-            self._record = record.read(self.folder)
-            return
         if self._rows:
             rows = pd.concat(self._rows, ignore_index=True)
             rows.attrs = {}
-            rows.to_parquet(self.folder / "rows.parquet", index=False)
+            record.write_atomically(self.folder / "rows.parquet", rows.to_parquet(index=False))
         record.write(new, self.folder)
-
-
-def _same_result(folder: Path, new: Mapping[str, Any]) -> bool:
-    """Whether this very run is on disk: the first one tells the true cost, a rerun only read its cells."""
-    try:
-        old = record.read(folder)
-    except record.RecordError:
-        return False
-    kept = record.finite(new["result"])
-    return all(old["result"].get(part) == kept[part] for part in ("status", "claims", "metrics", "figures"))
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise PermissionError(
-            f"cannot write the run folder {folder} ({error.strerror}); make it writable, or set OUIKIT_RUNS "
-            "to a folder that is"
-        ) from error
+        self._record = new

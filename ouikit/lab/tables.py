@@ -44,8 +44,11 @@ def ours(claim: Mapping[str, Any]) -> str:
     if claim.get("value") is None:
         return "–"
     text = number(claim["value"])
-    if claim.get("low") != claim.get("high"):
-        text += f" [{number(claim['low'])}, {number(claim['high'])}]"
+    low, high = claim.get("low"), claim.get("high")
+    if low is None or high is None or math.isinf(low) or math.isinf(high):
+        text += " (no interval)"
+    elif low != high:
+        text += f" [{number(low)}, {number(high)}]"
     return text + (f", n = {claim['n']}" if claim.get("n") else "")
 
 
@@ -99,9 +102,9 @@ def promises(paper: "Paper") -> Shown:
 def settings(found: "Settings") -> Shown:
     """Which scale the parameters are."""
     apart = ", ".join(f"{k} = {v}" for k, v in found.differences.items())
-    text = f"scale: {found.scale}" + (
-        f" ({apart}); verdicts are exploratory and guard nothing" if apart else ""
-    )
+    text = f"scale: {found.scale}"
+    if apart:
+        text += f" ({found.nearest} with {apart}); its verdicts guard nothing"
     return Shown(f'<p class="ouikit-scale">{escape(text)}</p>', text)
 
 
@@ -154,7 +157,7 @@ def provenance(record: Mapping[str, Any]) -> Shown:
         "Finished": made["time"],
         "Time": f"{result['seconds']:.0f} s here; {cells['seconds'] / 60:.1f} CPU-minutes in "
         f"{cells['total']} trainings or simulations",
-        "Peak memory": f"{result['peak_memory_mb']:.0f} MB in the largest process",
+        "Peak memory": f"{result['peak_memory_mb']:.0f} MB in the process of the notebook",
         "Commit": f"{(made['commit'] or 'none')[:10]}{' with local changes' if made['dirty'] else ''}",
         "Hardware": f"{made['cpu']}, {made['cores']} cores, {made['threads']} thread a worker"
         + (f", {made['gpu']}" if made["gpu"] else ""),
