@@ -46,9 +46,10 @@ def test_a_moved_number_changes_the_verdict(folder, claim):
     test, before = claim.at[scale], verdict(claim, scale, metrics)
     for name in test.operands(claim.metric):
         m = metrics[name]
-        # The effect itself, as measured, and the width of what is known: no tolerance may swallow both.
+        # Up to the effect itself, as measured, and the width of what is known: no tolerance may swallow both.
         step = abs(m.value) + (m.high - m.low) + 1e-9
-        after = {verdict(claim, scale, {**metrics, name: moved(m, by)}) for by in (-step, step)}
+        moves = [sign * share * step for sign in (-1, 1) for share in (0.1, 0.3, 1.0)]
+        after = {verdict(claim, scale, {**metrics, name: moved(m, by)}) for by in moves}
         assert after != {before}, f"{claim.id}: {name} may move by itself and the verdict stays {before}"
 
 
