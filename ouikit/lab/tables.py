@@ -35,7 +35,7 @@ def number(x: float | None) -> str:
     elif float(x).is_integer() and abs(x) < 1e6:
         text = f"{int(x)}"
     else:
-        text = f"{x:.3g}"
+        text = f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
     return text.replace("-", "−")
 
 
