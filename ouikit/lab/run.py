@@ -106,7 +106,7 @@ def _papermill(chapter: Chapter, settings: Settings, part: Path) -> None:
         papermill.execute_notebook(
             chapter.path,
             part,
-            parameters=settings.parameters,
+            parameters={k: v for k, v in settings.parameters.items() if v != chapter.parameters[k].default},
             progress_bar=False,
             cwd=chapter.root,
             kernel_name=notebook.KERNEL["name"],
