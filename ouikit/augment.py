@@ -20,15 +20,15 @@ Policy = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def policy(name: str) -> Policy:
-    """The policy called `name`.
+    """The policy called `name`, one of::
 
-    none               nothing
-    shift              ±1 pixel (digits at the reduced scale)
-    cifar              padding by 4 and random crop, horizontal flip
-    cifar_autoaugment  cifar, then AutoAugment's CIFAR-10 policy (arXiv 1805.09501)
-    tiny_imagenet      random resized crop, both flips, rotation by ±15°, colour jitter (.4, .4, .4, .1)
-    imagenet           horizontal flip, colour jitter (.4, .4, .4, .1); the random resized crop of the
-                       training images happens where they are decoded (`ouikit.data`)
+        none               nothing
+        shift              ±1 pixel (digits at the reduced scale)
+        cifar              padding by 4 and random crop, horizontal flip
+        cifar_autoaugment  cifar, then AutoAugment's CIFAR-10 policy (arXiv 1805.09501)
+        tiny_imagenet      random resized crop, both flips, rotation by ±15°, colour jitter (.4, .4, .4, .1)
+        imagenet           horizontal flip, colour jitter (.4, .4, .4, .1); the random resized crop of the
+                           training images happens where they are decoded (`ouikit.data`)
 
     Raises:
         KeyError: no policy has that name.
