@@ -19,9 +19,12 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and loc
 
 # A sweep of twelve cells, as a script: each call leaves a file "<i>-<pid>-<time>" in the log.
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from ouikit.lab.sweep import sweep
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and everything below inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOG, STORE, JOBS, LONG = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 
