@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nbformat import write
@@ -95,3 +96,14 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text, f"{old!r} is not in {path.name}"
     path.write_text(text.replace(old, new))
+
+
+def hooks_of(model: Any) -> int:
+    """How many forward hooks a torch module carries, in all."""
+    kinds = (
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_forward_hooks_with_kwargs",
+        "_forward_pre_hooks_with_kwargs",
+    )
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)

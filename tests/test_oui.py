@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import hooks_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -18,16 +19,6 @@ from ouikit import OUI, balance_oui, fixed_pairs, hamming_distances, pairwise_ou
 from ouikit.bench import oui as bench
 
 torch.set_num_threads(1)
-
-
-def hooks_of(model: nn.Module) -> int:
-    kinds = (
-        "_forward_hooks",
-        "_forward_pre_hooks",
-        "_forward_hooks_with_kwargs",
-        "_forward_pre_hooks_with_kwargs",
-    )
-    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
 def bits(*rows: str) -> Tensor:

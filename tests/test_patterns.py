@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import hooks_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -23,16 +24,6 @@ GATE_MODULES = [gate() for gate in GATES] + [
     nn.GELU(approximate="tanh"),
     nn.SiLU(inplace=True),
 ]
-
-
-def hooks_of(model: nn.Module) -> int:
-    kinds = (
-        "_forward_hooks",
-        "_forward_pre_hooks",
-        "_forward_hooks_with_kwargs",
-        "_forward_pre_hooks_with_kwargs",
-    )
-    return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
 def naive_distances(bits: Tensor) -> list[list[int]]:

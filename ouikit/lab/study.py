@@ -124,12 +124,10 @@ class Study:
         self._keep("verdict changed" if changed else "ok", claims, measured)
         display(tables.claims(claims, self.settings.scale))
         if changed:
-            lines = [f"{c['id']}: registered {c['registered']}, now {c['verdict']}" for c in changed]
+            lines = "; ".join(f"{c['id']}: registered {c['registered']}, now {c['verdict']}" for c in changed)
             raise VerdictChangedError(
-                f"{self.chapter.slug} at {self.settings.scale}: "
-                + "; ".join(lines)
-                + ". If the new verdict is "
-                f"right, register it in {self.chapter.path.with_suffix('.yaml').name} and say why."
+                f"{self.chapter.slug} at {self.settings.scale}: {lines}. "
+                f"If the new verdict is right, register it in {self.chapter.slug}.yaml and say why."
             )
 
     def provenance(self) -> None:
