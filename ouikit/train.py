@@ -1,9 +1,10 @@
-"""One training, as the papers run it: SGD with momentum, coupled weight decay, a schedule per epoch.
+"""One training, as the papers run it: a recipe, a data set, one row of numbers per epoch.
 
     for row in fit(model, data, Recipe(epochs=60, batch_size=50, lr=0.05, weight_decay=1e-3), seed=0):
         print(row["epoch"], row["val_accuracy"])
 
-The loop knows nothing of what watches it: `on_epoch` returns numbers of its own and they join the row.
+The loop knows nothing of what watches or steers it: `on_backward` and `on_batch` are called at every step,
+and what `on_epoch` returns joins the row.
 """
 
 import math
@@ -31,12 +32,18 @@ class Recipe:
     Attributes:
         epochs, batch_size: passes over the training split, images per step.
         lr: the peak learning rate.
-        momentum: of SGD, without Nesterov.
-        weight_decay: coupled L2, added to the gradient.
+        momentum: of SGD, without Nesterov; the other optimisers have `betas`.
+        weight_decay: decoupled with "adamw", otherwise coupled L2, added to the gradient.
         decay: "all" parameters, normalisation and biases included (as in the paper), or "weights" alone.
-        schedule: "cosine" to 0 at the end, or "constant"; the rate changes once per epoch.
+        schedule: "cosine" to min_lr at the end, or "constant".
         warmup_epochs, warmup_start: linear warm-up from warmup_start · lr before the schedule starts.
         drop_last: leave out an incomplete last training batch.
+        optimiser: "sgd", "adam" or "adamw".
+        betas: of Adam and AdamW.
+        min_lr: where the cosine ends.
+        per_step: the rate changes at every step instead of once per epoch.
+        label_smoothing: of the training loss; validation never smooths.
+        clip: largest norm of all gradients together; None leaves them as they are.
     """
 
     epochs: int
@@ -46,12 +53,23 @@ class Recipe:
     weight_decay: float = 0.0
     decay: str = "all"
     schedule: str = "cosine"
-    warmup_epochs: int = 0
+    warmup_epochs: float = 0
     warmup_start: float = 0.1
     drop_last: bool = True
+    optimiser: str = "sgd"
+    betas: tuple[float, float] = (0.9, 0.999)
+    min_lr: float = 0.0
+    per_step: bool = False
+    label_smoothing: float = 0.0
+    clip: float | None = None
 
     def __post_init__(self) -> None:
-        for name, known in (("decay", ("all", "weights")), ("schedule", ("cosine", "constant"))):
+        choices = {
+            "decay": ("all", "weights"),
+            "schedule": ("cosine", "constant"),
+            "optimiser": ("sgd", "adam", "adamw"),
+        }
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}: got {getattr(self, name)!r}")
         if not 0 <= self.warmup_epochs < self.epochs:
@@ -59,17 +77,17 @@ class Recipe:
                 f"warmup_epochs must be ≥ 0 and fewer than epochs: got {self.warmup_epochs} of {self.epochs}"
             )
 
-    def learning_rate(self, epoch: int) -> float:
-        """The rate of epoch 0 … epochs − 1 (torch's LinearLR followed by CosineAnnealingLR)."""
+    def learning_rate(self, epoch: float) -> float:
+        """The rate after so many epochs, 0 ≤ epoch < epochs (torch's LinearLR, then CosineAnnealingLR)."""
         if epoch < self.warmup_epochs:
             return self.lr * (self.warmup_start + (1 - self.warmup_start) * epoch / self.warmup_epochs)
         if self.schedule == "constant":
             return self.lr
         progress = (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    def optimiser(self, model: nn.Module) -> torch.optim.SGD:
-        """SGD over the model's parameters, those that `decay` spares in a group of their own."""
+    def optimiser_of(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of the model's parameters, those that `decay` spares in a group of their own."""
         trained = [p for p in model.parameters() if p.requires_grad]
         spared = [p for p in trained if self.decay == "weights" and p.ndim < 2]
         decayed = [p for p in trained if self.decay == "all" or p.ndim >= 2]
@@ -77,7 +95,14 @@ class Recipe:
             {"params": decayed, "weight_decay": self.weight_decay},
             {"params": spared, "weight_decay": 0.0},
         ]
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
+        if self.optimiser == "sgd":
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
+        kind = torch.optim.Adam if self.optimiser == "adam" else torch.optim.AdamW
+        return kind(groups, lr=self.lr, betas=self.betas, fused=True)
+
+
+def _nothing() -> None:
+    """What watches or steers nothing."""
 
 
 def seed_everything(seed: int) -> None:
@@ -99,8 +124,10 @@ def fit(
     seed: int = 0,
     device: str = "cpu",
     augment: Augment | None = None,
-    on_batch: Callable[[], object] | None = None,
-    on_epoch: Callable[[], Mapping[str, float]] | None = None,
+    optimiser: torch.optim.Optimizer | None = None,
+    on_backward: Callable[[], object] = _nothing,
+    on_batch: Callable[[], object] = _nothing,
+    on_epoch: Callable[[], Mapping[str, float]] = dict,
 ) -> Iterator[Row]:
     """Train `model` in place, one row of numbers per epoch.
 
@@ -111,6 +138,9 @@ def fit(
         seed: of order, augmentation and dropout. torch's global generator is left as it was found.
         device: as torch names it.
         augment: from training images in [0, 1], [B, C, H, W], and a CPU generator to such images.
+        optimiser: one over the model's parameters with groups of its own, such as those of
+            `ouikit.control.OUIDecay`; its rates follow the recipe. None takes `recipe.optimiser_of(model)`.
+        on_backward: called when the gradients are there, before they are clipped.
         on_batch: called after every optimiser step.
         on_epoch: called after the last step of an epoch and before validation, with the model in training
             mode; what it returns joins the row.
@@ -129,7 +159,8 @@ def fit(
     place = _device(device)
     model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     stream = _Stream(data, place, torch.Generator().manual_seed(seed), augment)
-    return _epochs(model, recipe, stream, on_batch or (lambda: None), on_epoch or dict)
+    steps = _Steps(model, optimiser or recipe.optimiser_of(model), recipe, stream, on_backward, on_batch)
+    return _epochs(steps, on_epoch)
 
 
 def evaluate(model: nn.Module, data: Dataset, device: str = "cpu") -> tuple[float, float]:
@@ -164,6 +195,11 @@ class _Stream:
                 images = self.augment(images, self.generator)
             yield self._normalised(images), labels.to(self.device, non_blocking=True)
 
+    def steps(self, recipe: Recipe) -> int:
+        """Training batches per epoch."""
+        batches = len(self.train) / recipe.batch_size
+        return math.floor(batches) if recipe.drop_last else math.ceil(batches)
+
     def validating(self, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in self.validation.batches(batch_size):
             yield self._normalised(images.to(self.device)), labels.to(self.device)
@@ -172,51 +208,61 @@ class _Stream:
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-def _epochs(
-    model: nn.Module,
-    recipe: Recipe,
-    stream: _Stream,
-    on_batch: Callable[[], object],
-    on_epoch: Callable[[], Mapping[str, float]],
-) -> Iterator[Row]:
-    optimiser = recipe.optimiser(model)
+@dataclass(frozen=True)
+class _Steps:
+    """What turns a batch into new weights."""
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    recipe: Recipe
+    stream: _Stream
+    on_backward: Callable[[], object]
+    on_batch: Callable[[], object]
+
+    def epoch(self, epoch: int) -> float:
+        """Train for one epoch; the mean loss of its images, while the weights move."""
+        self.model.train()
+        total, seen = torch.zeros((), device=self.stream.device), 0
+        per_epoch = self.stream.steps(self.recipe)
+        with _own_randomness(self.stream.generator):
+            for step, (images, labels) in enumerate(self.stream.training(self.recipe)):
+                self._set_rate(epoch + step / per_epoch if self.recipe.per_step else epoch)
+                total += self._step(images, labels) * len(labels)
+                seen += len(labels)
+        return float(total) / seen
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        loss = functional.cross_entropy(
+            self.model(images), labels, label_smoothing=self.recipe.label_smoothing
+        )
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.on_backward()
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self.on_batch()
+        return loss.detach()
+
+    def _set_rate(self, epoch: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.learning_rate(epoch)
+
+
+def _epochs(steps: _Steps, on_epoch: Callable[[], Mapping[str, float]]) -> Iterator[Row]:
     measured: Row = {}
     diverged = False
-    for epoch in range(recipe.epochs):
-        rate = recipe.learning_rate(epoch)
+    for epoch in range(steps.recipe.epochs):
         if not diverged:
-            train_loss = _train_epoch(model, optimiser, rate, recipe, stream, on_batch)
+            train_loss = steps.epoch(epoch)
             watched = dict(on_epoch())
-            val_loss, accuracy = _evaluate(model, stream)
+            val_loss, accuracy = _evaluate(steps.model, steps.stream)
             measured = {"train_loss": train_loss, "val_loss": val_loss, "val_accuracy": accuracy, **watched}
             diverged = not math.isfinite(train_loss + val_loss)
         if diverged:
             measured = dict.fromkeys(measured, math.nan)
+        rate = steps.recipe.learning_rate(epoch)
         yield {"epoch": epoch + 1, "lr": rate, **measured, "diverged": float(diverged)}
-
-
-def _train_epoch(
-    model: nn.Module,
-    optimiser: torch.optim.SGD,
-    rate: float,
-    recipe: Recipe,
-    stream: _Stream,
-    on_batch: Callable[[], object],
-) -> float:
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    model.train()
-    total, seen = torch.zeros((), device=stream.device), 0
-    with _own_randomness(stream.generator):
-        for images, labels in stream.training(recipe):
-            loss = functional.cross_entropy(model(images), labels)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            on_batch()
-            total += loss.detach() * len(labels)
-            seen += len(labels)
-    return float(total) / seen
 
 
 @torch.no_grad()

@@ -13,8 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouikit.lab.keys import canonical, cell_hash, lock_hash, repo_root, run_key, source_hash
+from ouikit.lab.keys import (
+    canonical,
+    cell_hash,
+    lock_hash,
+    reached_lock_hash,
+    repo_root,
+    run_key,
+    source_hash,
+)
 from ouikit.lab.keys.imports import imports, module_closure
+from ouikit.lab.keys.lock import reached_pins
 
 PACKAGE = {
     "__init__.py": """
@@ -410,6 +419,49 @@ def test_lock_hash(tmp_path):
     (tmp_path / "ci" / "constraints.txt").write_text("a==2\n")
     assert len(first) == 64
     assert lock_hash(tmp_path) != first
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A lock that can be edited: `locked(torch="2", …)` writes it and gives the root."""
+    (tmp_path / "ci").mkdir()
+
+    def write(**pins):
+        lines = [f"{name.replace('_', '-')}=={version}" for name, version in pins.items()]
+        (tmp_path / "ci" / "constraints.txt").write_text("\n".join(["# a comment", *lines]))
+        return tmp_path
+
+    return write
+
+
+def test_only_the_pins_that_code_reaches_count(locked):
+    code = ["import seaborn as sns"]
+    first = reached_lock_hash(locked(seaborn="1", pandas="1", flwr="1"), code)
+    assert reached_lock_hash(locked(seaborn="1", pandas="1", flwr="2", ray="1"), code) == first
+    assert reached_lock_hash(locked(seaborn="2", pandas="1", flwr="1"), code) != first
+    assert reached_lock_hash(locked(seaborn="1", pandas="2", flwr="1"), code) != first, (
+        "what seaborn requires"
+    )
+
+
+def test_pins_are_reached_through_our_own_modules_but_not_through_the_laboratory(locked):
+    code = ["from ouikit import lab\nfrom ouikit.stats import mean_interval"]
+    first = reached_lock_hash(locked(scipy="1", papermill="1"), code)
+    assert reached_lock_hash(locked(scipy="2", papermill="1"), code) != first
+    assert reached_lock_hash(locked(scipy="1", papermill="2"), code) == first
+
+
+def test_names_of_imports_extras_and_spellings_find_their_pins(locked):
+    root = locked(scikit_learn="1", PyYAML="2", gymnasium="3", box2d="4", seaborn="5")
+    assert reached_pins(root, ["sklearn.datasets:load_digits", "math"]) == {"scikit-learn": "1"}
+    assert reached_pins(root, ["yaml"]) == {"pyyaml": "2"}
+    assert reached_pins(root, ["gymnasium"]) == {"gymnasium": "3", "box2d": "4"}, "our package asks for box2d"
+
+
+@pytest.mark.parametrize("reference", ["*", "not_installed_anywhere.module:name"])
+def test_all_pins_count_where_an_import_is_unclear(locked, reference):
+    root = locked(seaborn="1", flwr="2")
+    assert reached_pins(root, [reference]) == {"seaborn": "1", "flwr": "2"}
 
 
 def test_repo_root(tmp_path, monkeypatch):

@@ -100,12 +100,86 @@ def test_decay_reaches_normalisation_layers_only_when_all_are_decayed() -> None:
     model = build("convnet6", 10, 1)
     decays = {}
     for decay in ("all", "weights"):
-        groups = Recipe(1, 1, lr=0.1, weight_decay=0.5, decay=decay).optimiser(model).param_groups
+        groups = Recipe(1, 1, lr=0.1, weight_decay=0.5, decay=decay).optimiser_of(model).param_groups
         decays[decay] = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
         assert set(decays[decay]) == {id(p) for p in model.parameters()}
     for parameter in model.parameters():
         assert decays["all"][id(parameter)] == 0.5
         assert decays["weights"][id(parameter)] == (0.5 if parameter.ndim > 1 else 0)
+
+
+def test_adam_couples_weight_decay_and_adamw_does_not() -> None:
+    """One step from zero gradients: only the decay moves the weights, by lr (Adam) or lr·λ·w (AdamW)."""
+    moved = {}
+    for kind in ("adam", "adamw"):
+        weight = nn.Parameter(torch.full((2, 2), 2.0))
+        model = nn.Module()
+        model.weight = weight
+        optimiser = Recipe(1, 1, lr=0.1, weight_decay=0.3, optimiser=kind, betas=(0.95, 0.9)).optimiser_of(
+            model
+        )
+        assert all(group["betas"] == (0.95, 0.9) for group in optimiser.param_groups)
+        weight.grad = torch.zeros_like(weight)
+        optimiser.step()
+        moved[kind] = 2.0 - weight.detach()[0, 0].item()
+    assert moved["adam"] == pytest.approx(0.1, rel=1e-5)  # sign(λ w) times the rate
+    assert moved["adamw"] == pytest.approx(0.1 * 0.3 * 2.0, rel=1e-5)
+
+
+def test_the_rate_follows_the_steps_from_warm_up_to_its_floor() -> None:
+    rates: list[float] = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    recipe = Recipe(4, 5, lr=1.0, warmup_epochs=1, warmup_start=0.5, min_lr=0.2, per_step=True)
+    optimiser = recipe.optimiser_of(model)
+    rows = list(
+        fit(
+            model,
+            numbered(10),
+            recipe,
+            optimiser=optimiser,
+            on_batch=lambda: rates.append(optimiser.param_groups[0]["lr"]),
+        )
+    )
+    cosine = [0.2 + 0.8 * (1 + np.cos(np.pi * k / 6)) / 2 for k in range(6)]
+    assert rates == pytest.approx([0.5, 0.75, *cosine])
+    assert [row["lr"] for row in rows] == pytest.approx(rates[::2])
+
+
+def test_clipping_comes_after_the_backward_hook_and_bounds_the_whole_gradient() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+    sgd = torch.optim.SGD(model.parameters(), lr=1e-9)
+    norms: dict[str, list[float]] = {"before": [], "after": []}
+
+    def norm() -> float:
+        return float(nn.utils.get_total_norm(p.grad for p in model.parameters()))
+
+    def enlarge() -> None:
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter.grad += 10
+        norms["before"].append(norm())
+
+    recipe = Recipe(1, 5, lr=1e-9, clip=0.5)
+    watch = {"on_backward": enlarge, "on_batch": lambda: norms["after"].append(norm())}
+    list(fit(model, numbered(10), recipe, optimiser=sgd, **watch))
+    assert min(norms["before"]) > 10
+    assert norms["after"] == pytest.approx([0.5, 0.5], rel=1e-4)
+
+
+def test_label_smoothing_changes_the_training_loss_alone() -> None:
+    losses = {}
+    for smoothing in (0.0, 0.2):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2))
+        nn.init.constant_(model[1].weight, 0.0)
+        nn.init.constant_(model[1].bias, 0.0)
+        with torch.no_grad():
+            model[1].bias[0] = np.log(3.0)  # probabilities 3/4 and 1/4 for every image
+        one = toy(torch.full((1, 1, 1, 1), 0.5), torch.tensor([0]))
+        (row,) = fit(model, one, Recipe(1, 1, lr=0.0, label_smoothing=smoothing))
+        losses[smoothing] = (row["train_loss"], row["val_loss"])
+    plain, other = -np.log(0.75), -np.log(0.25)
+    assert losses[0.0] == pytest.approx((plain, plain), rel=1e-5)
+    assert losses[0.2] == pytest.approx((0.9 * plain + 0.1 * other, plain), rel=1e-5)
 
 
 # What a pass sees and reports

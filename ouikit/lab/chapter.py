@@ -58,6 +58,11 @@ class Chapter:
     def parameters(self) -> dict[str, notebook.Parameter]:
         return notebook.parameters(notebook.read(self.path), self.path)
 
+    @cached_property
+    def lock(self) -> str:
+        """Hash of the libraries that the code reaches, as the lock pins them."""
+        return keys.reached_lock_hash(self.root, self.code)
+
     def resolve(self, scale: str = "reduced", overrides: Mapping[str, Any] | None = None) -> Settings:
         """Parameters of a named scale with a reader's own values on top.
 
@@ -86,7 +91,7 @@ class Chapter:
         return keys.run_key(
             self.code,
             parameters,
-            lock=keys.lock_hash(self.root),
+            lock=self.lock,
             data={"claims": hashlib.sha256(repr(self.paper).encode()).hexdigest()},
             device=device_kind(parameters.get("device", "auto")),
         )
@@ -94,7 +99,7 @@ class Chapter:
     def science_key(self) -> str:
         """Hash of what makes the numbers: code cells, the science they reach, the lock; no laboratory."""
         science = keys.source_hash(self.code, exclude=keys.LABORATORY)
-        return hashlib.sha256((science + keys.lock_hash(self.root)).encode()).hexdigest()[:16]
+        return hashlib.sha256((science + self.lock).encode()).hexdigest()[:16]
 
     def folder(self, key: str) -> Path:
         return runs_folder(self.root) / self.slug / key

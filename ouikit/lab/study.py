@@ -17,7 +17,7 @@ from IPython.display import display
 from ouikit.lab import record, tables
 from ouikit.lab.chapter import Chapter, device_kind
 from ouikit.lab.claims import Measured, judge
-from ouikit.lab.keys import canonical, lock_hash
+from ouikit.lab.keys import canonical
 from ouikit.lab.paper import Claim
 from ouikit.lab.sweep import sweep
 
@@ -93,7 +93,7 @@ class Study:
             grid,
             seeds=seeds,
             store=self.chapter.folder("cells"),
-            context=canonical([lock_hash(self.chapter.root), device, self._data]),
+            context=canonical([self.chapter.lock, device, self._data]),
             engine=os.environ.get("OUIKIT_ENGINE", "local"),
             jobs=int(jobs) if jobs else None,
             force=os.environ.get("OUIKIT_FORCE") == "1",

@@ -2,7 +2,8 @@
 
 What counts: every character of a chapter's code cells, which the reader sees beside the results; the
 statements of the package modules that the code reaches, without comments, layout and docstrings (a typing
-mistake mended in a docstring must not make an hour of results look old); the lock; the data; the device.
+mistake mended in a docstring must not make an hour of results look old); the libraries that it reaches, as the
+lock pins them; the data; the device.
 """
 
 import ast
@@ -18,6 +19,7 @@ import numpy as np
 
 from ouikit.lab.keys.identity import identify
 from ouikit.lab.keys.imports import PACKAGES, imports, module_closure
+from ouikit.lab.keys.lock import reached_pins
 
 LABORATORY = ("ouikit.lab",)
 _SCHEMA = 1  # raising it makes every key new
@@ -31,7 +33,9 @@ def run_key(
     data: Mapping[str, str] | None = None,
     device: str,
 ) -> str:
-    """16 hex digits that name a run. `lock`: `lock_hash`; `data`: set -> checksum; `device`: "cpu", "cuda".
+    """16 hex digits that name a run.
+
+    `lock`: `reached_lock_hash`; `data`: set -> checksum; `device`: "cpu", "cuda".
 
     The order of the cells matters, that of `parameters` and `data` does not; values count as in `canonical`.
     """
@@ -98,6 +102,15 @@ def _plain(value: Any) -> Any:
 def lock_hash(root: Path) -> str:
     """SHA-256 of the one lock file, `ci/constraints.txt`. Raises FileNotFoundError where it is missing."""
     return _sha((root / "ci" / "constraints.txt").read_bytes())
+
+
+def reached_lock_hash(root: Path, code: Iterable[str], *, packages: Iterable[str] = PACKAGES) -> str:
+    """SHA-256 of the pins that code cells, and the science they reach, depend on (see `keys.lock`)."""
+    references = {reference for cell in code for reference in imports(cell)}
+    for name, path in module_closure(references, packages, LABORATORY).items():
+        if path.suffix == ".py":
+            references |= imports(path.read_text(encoding="utf-8"), name, path.name == "__init__.py")
+    return _sha(canonical(reached_pins(root, references)))
 
 
 def repo_root(start: Path | None = None) -> Path:
