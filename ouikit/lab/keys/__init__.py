@@ -2,8 +2,8 @@
 
 What counts: every character of a chapter's code cells, which the reader sees beside the results; the
 statements of the package modules that the code reaches, without comments, layout and docstrings (a typing
-mistake mended in a docstring must not make an hour of results look old); the libraries that it reaches, as the
-lock pins them; the data; the device.
+mistake mended in a docstring must not make an hour of results look old); the libraries that it reaches, as
+the lock pins them; the data; the device.
 """
 
 import ast
