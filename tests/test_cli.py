@@ -48,6 +48,17 @@ def test_help_shows_the_chapters_own_parameters(repo, capsys):
     assert "extended" in shown
 
 
+def test_a_broken_chapter_does_not_hide_the_others(repo, capsys):
+    for half in (".ipynb", ".yaml"):
+        (repo / "chapters" / f"also{half}").write_bytes((repo / "chapters" / f"toy{half}").read_bytes())
+    (repo / "chapters" / "also.yaml").write_text("paper: [")
+    assert main(["list"]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("toy ")
+    assert "also " in shown.err
+    assert "also.yaml" in shown.err
+
+
 def test_list_and_run(repo, capsys):
     assert main(["list"]) == 0
     assert "not run yet" in capsys.readouterr().out

@@ -116,9 +116,14 @@ def _jobs(text: str) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
+    broken = 0
     for chapter in chapters():
-        print(f"{chapter.slug:24} {_state(chapter):22} {chapter.paper.title}")
-    return 0
+        try:
+            print(f"{chapter.slug:24} {_state(chapter):22} {chapter.paper.title}")
+        except ValueError as error:  # a notebook or YAML that cannot be read; the others can
+            print(f"{chapter.slug:24} broken: {error}", file=sys.stderr)
+            broken += 1
+    return 1 if broken else 0
 
 
 def _state(chapter: Chapter) -> str:
