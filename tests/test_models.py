@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ouikit.nn import efficientnet, models, resnet
+from ouikit.nn import efficientnet, mobilenet, models, resnet
 
 
 def gates(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if isinstance(module, nn.ReLU | nn.SiLU)]
+    return [module for module in model.modules() if isinstance(module, nn.ReLU | nn.ReLU6 | nn.SiLU)]
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,13 @@ def gates(model: nn.Module) -> list[nn.Module]:
     [
         ("densenet_bc_100", 10, 769_162, 99),
         ("densenet_bc_100", 100, 800_032, 99),
+        ("densenet121", 1000, 7_978_856, 121),
         ("resnet18", 1000, 11_689_512, 17),
         ("resnet34", 1000, 21_797_672, 33),
+        ("resnet50", 1000, 25_557_032, 49),
         ("efficientnet_b0", 1000, 5_288_548, 49),
+        ("mobilenet_v2", 1000, 3_504_872, 35),
+        ("mobilenet_v2_cifar", 1000, 3_504_872, 35),
     ],
 )
 def test_published_sizes(name: str, classes: int, parameters: int, gate_count: int) -> None:
@@ -45,8 +49,12 @@ def test_small_nets_by_hand() -> None:
         ("convnet6", 8, (64, 2, 2)),
         ("convnet12", 32, (64, 8, 8)),
         ("densenet_bc_100", 32, (342, 8, 8)),
+        ("densenet121", 64, (1024, 2, 2)),
         ("resnet18", 64, (512, 2, 2)),
+        ("resnet50", 64, (2048, 2, 2)),
         ("efficientnet_b0", 64, (1280, 2, 2)),
+        ("mobilenet_v2", 64, (1280, 2, 2)),
+        ("mobilenet_v2_cifar", 32, (1280, 2, 2)),
     ],
 )
 def test_every_gate_runs_once_per_forward(name: str, side: int, deepest: tuple[int, int, int]) -> None:
@@ -71,7 +79,7 @@ def test_every_gate_runs_once_per_forward(name: str, side: int, deepest: tuple[i
 def test_all_parameters_learn(name: str) -> None:
     torch.manual_seed(0)
     model = models.build(name, 3, 1).train()
-    model(torch.rand(8, 1, 33, 33)).square().sum().backward()
+    model(torch.rand(4, 1, 33, 33)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
@@ -80,6 +88,25 @@ def test_residual_blocks_start_from_the_sum() -> None:
     nn.init.zeros_(cast(Tensor, block.residual[-1].weight))
     x = torch.randn(1, 64, 4, 4)
     assert torch.equal(block(x), x.clamp(min=0))
+
+
+def test_bottlenecks_start_from_the_sum_and_stride_in_the_middle() -> None:
+    block = resnet.Bottleneck(64, 16, stride=1).eval()
+    nn.init.zeros_(cast(Tensor, block.residual[-1].weight))
+    x = torch.randn(1, 64, 4, 4)
+    assert torch.equal(block(x), x.clamp(min=0))
+    strides = [m.stride for m in resnet.Bottleneck(64, 32, stride=2).residual if isinstance(m, nn.Conv2d)]
+    assert strides == [(1, 1), (2, 2), (1, 1)]
+
+
+def test_inverted_residuals_project_without_a_gate() -> None:
+    x = torch.randn(1, 16, 4, 4)
+    for width, stride, added in ((16, 1, True), (16, 2, False), (24, 1, False)):
+        block = mobilenet.InvertedResidual(16, width, expansion=6, stride=stride).eval()
+        assert isinstance(block.residual[-1], nn.BatchNorm2d)
+        nn.init.zeros_(cast(Tensor, block.residual[-1].weight))
+        expected = x if added else torch.zeros(1, width, 4 // stride, 4 // stride)
+        assert torch.equal(block(x), expected)
 
 
 def test_inverted_bottlenecks_add_their_input_where_shapes_allow() -> None:

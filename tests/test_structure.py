@@ -53,7 +53,15 @@ def test_the_science_imports_no_laboratory_and_nobody_a_chapter():
 
 
 @pytest.mark.parametrize(
-    ("library", "room"), [("flwr", "fl"), ("gymnasium", "rl"), ("stable_baselines3", "rl")]
+    ("library", "room"),
+    [
+        ("flwr", "fl"),
+        ("gymnasium", "rl"),
+        ("stable_baselines3", "rl"),
+        ("optuna", "rl"),
+        ("lightning", "integrations"),
+        ("transformers", "integrations"),
+    ],
 )
 def test_a_stack_stays_in_its_room(library, room):
     for path in (ROOT / "ouikit").rglob("*.py"):

@@ -11,24 +11,48 @@ from difflib import get_close_matches
 from torch import nn
 
 from ouikit.nn.convnet import convnet6, convnet12
-from ouikit.nn.densenet import densenet_bc_100
+from ouikit.nn.densenet import densenet121, densenet_bc_100
 from ouikit.nn.efficientnet import efficientnet_b0
-from ouikit.nn.resnet import resnet18, resnet34
+from ouikit.nn.mobilenet import mobilenet_v2, mobilenet_v2_cifar
+from ouikit.nn.plain import convnet3, mlp
+from ouikit.nn.resnet import resnet18, resnet34, resnet50
+from ouikit.nn.transformer import row_transformer
 
 __all__ = [
     "build",
+    "convnet3",
     "convnet6",
     "convnet12",
+    "densenet121",
     "densenet_bc_100",
     "efficientnet_b0",
+    "mlp",
+    "mobilenet_v2",
+    "mobilenet_v2_cifar",
     "names",
     "resnet18",
     "resnet34",
+    "resnet50",
+    "row_transformer",
 ]
 
 _BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
     builder.__name__: builder
-    for builder in (convnet6, convnet12, densenet_bc_100, efficientnet_b0, resnet18, resnet34)
+    for builder in (
+        mlp,
+        convnet3,
+        row_transformer,
+        convnet6,
+        convnet12,
+        densenet_bc_100,
+        densenet121,
+        efficientnet_b0,
+        mobilenet_v2,
+        mobilenet_v2_cifar,
+        resnet18,
+        resnet34,
+        resnet50,
+    )
 }
 
 
