@@ -8,7 +8,7 @@ The first policies are a few lines of tensor indexing; those of the papers' own 
 the given generator for the call and then put back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import cache, partial
 
@@ -26,6 +26,7 @@ def policy(name: str) -> Policy:
         shift              ±1 pixel (digits at the reduced scale)
         cifar              padding by 4 and random crop, horizontal flip
         cifar_autoaugment  cifar, then AutoAugment's CIFAR-10 policy (arXiv 1805.09501)
+        cifar_randaugment  cifar, RandAugment(2, 9) (arXiv 1909.13719), random erasing (arXiv 1708.04896)
         tiny_imagenet      random resized crop, both flips, rotation by ±15°, colour jitter (.4, .4, .4, .1)
         imagenet           horizontal flip, colour jitter (.4, .4, .4, .1); the random resized crop of the
                            training images happens where they are decoded (`ouikit.data`)
@@ -73,17 +74,17 @@ def cifar(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cifar_autoaugment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """`cifar`, then one of AutoAugment's 25 sub-policies for each image.
+    """`cifar`, then one of AutoAugment's 25 sub-policies for each image."""
+    return _each_by_one(_autoaugment(), cifar(images, generator).contiguous(), generator)
 
-    Kornia's own module draws one sub-policy per batch; images are grouped by sub-policy here, because the
-    method draws one per image.
-    """
-    images, policies = cifar(images, generator).contiguous(), _autoaugment()
-    choice = torch.randint(len(policies), (len(images),), generator=generator)
-    for number in choice.unique().tolist():
-        group = (choice == number).nonzero().squeeze(1).to(images.device)
-        images[group] = _seeded(policies[number], images[group], generator)
-    return images
+
+def cifar_randaugment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """`cifar`, then for each image two of RandAugment's operations at magnitude 9; of one image in five a
+    random rectangle of 2 to 15 % is erased (arXiv 2605.10161, authors' code)."""
+    images = cifar(images, generator).contiguous()
+    for _ in range(2):
+        images = _each_by_one(_randaugment(), images, generator)
+    return _seeded(_erasing(), images, generator)
 
 
 def jittered(images: Tensor, generator: torch.Generator, pipeline: str) -> Tensor:
@@ -91,11 +92,38 @@ def jittered(images: Tensor, generator: torch.Generator, pipeline: str) -> Tenso
     return _seeded(_pipeline(pipeline, images.shape[-1]), images, generator)
 
 
+def _each_by_one(modules: Sequence[nn.Module], images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image through one of the modules, in place.
+
+    Kornia's own modules draw one operation per batch, the methods one per image: images are grouped by it.
+    """
+    choice = torch.randint(len(modules), (len(images),), generator=generator)
+    for number in choice.unique().tolist():
+        group = (choice == number).nonzero().squeeze(1).to(images.device)
+        images[group] = _seeded(modules[number], images[group], generator)
+    return images
+
+
 @cache
 def _autoaugment() -> list[nn.Module]:
     from kornia.augmentation.auto import AutoAugment
 
     return list(AutoAugment("cifar10").children())
+
+
+@cache
+def _randaugment() -> list[nn.Module]:
+    from kornia.augmentation.auto import RandAugment
+    from kornia.augmentation.auto.rand_augment.rand_augment import default_policy
+
+    return [RandAugment(1, 9, policy=[operation]) for operation in default_policy]
+
+
+@cache
+def _erasing() -> nn.Module:
+    from kornia.augmentation import RandomErasing
+
+    return RandomErasing(p=0.2, scale=(0.02, 0.15))
 
 
 @cache
@@ -116,12 +144,13 @@ def _seeded(module: nn.Module, images: Tensor, generator: torch.Generator) -> Te
         return module(images)
 
 
-_KORNIA = ("cifar_autoaugment", "tiny_imagenet", "imagenet")
+_KORNIA = ("cifar_autoaugment", "cifar_randaugment", "tiny_imagenet", "imagenet")
 _POLICIES: dict[str, Policy] = {
     "none": unchanged,
     "shift": shift,
     "cifar": cifar,
     "cifar_autoaugment": cifar_autoaugment,
+    "cifar_randaugment": cifar_randaugment,
     "tiny_imagenet": partial(jittered, pipeline="tiny_imagenet"),
     "imagenet": partial(jittered, pipeline="imagenet"),
 }

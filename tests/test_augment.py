@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ouikit import augment
 
-NAMES = ["none", "shift", "cifar", "cifar_autoaugment", "tiny_imagenet", "imagenet"]
+NAMES = ["none", "shift", "cifar", "cifar_autoaugment", "cifar_randaugment", "tiny_imagenet", "imagenet"]
 
 
 def seeded(seed: int = 0) -> torch.Generator:

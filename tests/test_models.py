@@ -39,8 +39,9 @@ def test_small_nets_by_hand() -> None:
     # convolutions 9·(1·16 + 16·16 + 16·32 + 32·32 + 32·64 + 64·64), BN 2·224, classifier 64·10 + 10
     small = models.build("convnet6", 10, 1)
     assert sum(p.numel() for p in small.parameters()) == 9 * 7952 + 448 + 650
-    widths = [m.out_channels for m in models.build("convnet12", 10, 3).modules() if isinstance(m, nn.Conv2d)]
-    assert widths == [16] * 4 + [32] * 4 + [64] * 4
+    for name, layers in (("convnet12", 4), ("convnet24", 8)):
+        convolutions = [m for m in models.build(name, 10, 3).modules() if isinstance(m, nn.Conv2d)]
+        assert [m.out_channels for m in convolutions] == [16] * layers + [32] * layers + [64] * layers
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from conftest import ROOT
 from test_data import (  # the fixtures write the archives
     TINY,
+    cifar10_tables,
     cifar100_tables,
     imagenet_root,  # noqa: F401
     write_cifar,  # noqa: F401
@@ -20,6 +21,7 @@ from ouikit.lab.chapter import Chapter
 @pytest.fixture
 def archives(write_cifar, write_tiny, imagenet_root):  # noqa: F811
     """A data root with all three sets, a few images each."""
+    write_cifar(cifar.CIFAR10, cifar10_tables())
     write_cifar(cifar.CIFAR100, cifar100_tables())
     return write_tiny(TINY)
 
@@ -42,3 +44,19 @@ def test_the_weight_decay_papers_experiments_start(scale, archives):
     assert rows["lr"] == pytest.approx(names["lr"] * (names["warmup_start"] if names["warmup_epochs"] else 1))
     assert 0 < rows["train_loss"] < 20
     assert 0 <= rows["oui"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", ["paper", "paper_densenet"])
+def test_the_ouidecay_papers_experiments_start(scale, archives):
+    """As known but for the device, the batch, the gap, and one epoch instead of all."""
+    chapter = Chapter("ouidecay", ROOT)
+    names = chapter.resolve(scale).parameters | {"device": "cpu", "batch_size": 2, "epochs": 1}
+    for source in chapter.code:
+        if source.startswith("import torch") or "\ndef train(" in source or source.startswith("def "):
+            exec(source, names)
+    names["images_of"] = lambda setting: data.load(setting.split()[0].split("/")[1], archives, verify=False)
+    rows = names["train"](names["settings"][0], "OUIDecay", names["seeds"][0], 1, names["windows"][0])
+    found = {row["metric"]: row["value"] for row in rows}
+    assert 0 < found["train_loss"] < 20
+    assert 2 / 3 <= found["scale"] <= 5

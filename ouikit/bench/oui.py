@@ -1,30 +1,25 @@
 """What the indicators cost: `ouikit bench oui`.
 
-Every figure is a ratio of CPU times, measured in turns in one process with one thread, so that a
-busy machine slows both sides alike. Nothing here is asserted by a test.
+Figures are ratios of CPU times, measured as `_timing` says.
 """
 
 import itertools
 import pickle
 import random
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ouikit.bench._timing import Row, in_turns, one_thread, ratio_row, read_bandwidth
 from ouikit.oui import OUI, balance_oui, pairwise_oui
 from ouikit.patterns import record_patterns
 
 BATCH = 256
 ROUNDS = 6  # lowest and highest of 6 enclose the median with 97 % confidence
 NAIVE_PAIRS = 100
-
-Row = dict[str, Any]
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
@@ -34,7 +29,7 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
     target, met and note. progress: called with the name of each part before it starts.
     """
     say = progress or (lambda part: None)
-    with _one_thread():
+    with one_thread():
         model, batch = _resnet18(), torch.randn(BATCH, 3, 32, 32)
         say("forward pass, with and without recording")
         rows = _overhead(model, batch)
@@ -63,16 +58,16 @@ def _overhead(model: nn.Module, batch: Tensor) -> list[Row]:
         oui.compute()
 
     with torch.no_grad():
-        times = _in_turns(ROUNDS, plain, recorded, streamed)
+        times = in_turns(ROUNDS, plain, recorded, streamed)
     bytes_moved = (4 + 1 + 1) * BATCH * _count_units(model, batch)
-    floor = bytes_moved / _read_bandwidth() / median(times[0])
+    floor = bytes_moved / read_bandwidth() / median(times[0])
     note = (
         f"reading z, writing and reading its bits: {bytes_moved / 1e9:.2f} GB; at the bandwidth of this run "
         f"{floor:.1%} of a forward pass of {median(times[0]):.2f} s"
     )
     names = ("forward with record_patterns + balance_oui", "forward with OUI(model)")
     return [
-        _row(f"{name} / forward", [a / b for a, b in zip(arm, times[0], strict=True)], "<= 1.05", note)
+        ratio_row(f"{name} / forward", [a / b for a, b in zip(arm, times[0], strict=True)], "<= 1.05", note)
         for name, arm in zip(names, times[1:], strict=True)
     ]
 
@@ -82,7 +77,7 @@ def _speed_up(layers: list[Tensor]) -> list[Row]:
     floats = [bits.float() for bits in layers]
     pairs = list(itertools.combinations(range(BATCH), 2))
     some = random.Random(0).sample(pairs, NAIVE_PAIRS)
-    slow, slow_half, slow_bool, quick, all_pairs, read = _in_turns(
+    slow, slow_half, slow_bool, quick, all_pairs, read = in_turns(
         ROUNDS,
         lambda: _naive(floats, some),
         lambda: _naive(floats, some[: NAIVE_PAIRS // 2]),
@@ -103,7 +98,7 @@ def _speed_up(layers: list[Tensor]) -> list[Row]:
             f"{against_bool:.0f}"
         )
         ratios = [scale * a / b for a, b in zip(slow, arm, strict=True)]
-        rows.append(_row(f"naive pair loop / {name}", ratios, f">= {target}", note))
+        rows.append(ratio_row(f"naive pair loop / {name}", ratios, f">= {target}", note))
     return rows
 
 
@@ -127,51 +122,13 @@ def _memory() -> Row:
                 model(torch.randn(16, 3, 5, 5))
             held.append(len(pickle.dumps((balance, pairwise))))
     note = f"{held[0]:,} bytes after 10 batches, {held[1]:,} after 200"
-    return _row("bytes held after 200 batches / after 10", [held[1] / held[0]], "<= 1.001", note)
-
-
-def _row(name: str, ratios: list[float], target: str, note: str) -> Row:
-    value, (sign, bound) = median(ratios), target.split()
-    met = value <= float(bound) if sign == "<=" else value >= float(bound)
-    row: Row = {"name": name, "value": value, "low": min(ratios), "high": max(ratios), "n": len(ratios)}
-    return row | {"unit": "ratio", "target": target, "met": met, "note": note}
-
-
-def _in_turns(rounds: int, *arms: Callable[[], object]) -> list[list[float]]:
-    """CPU seconds of each arm in each round, after one warm-up; the order turns round every time."""
-    times: list[list[float]] = [[] for _ in arms]
-    for arm in arms:
-        arm()
-    for turn in range(rounds):
-        order = list(enumerate(arms))
-        for index, arm in order if turn % 2 else reversed(order):
-            start = time.process_time()
-            arm()
-            times[index].append(time.process_time() - start)
-    return times
-
-
-def _read_bandwidth() -> float:
-    """Bytes per CPU second at which one thread reads 256 MiB from memory."""
-    words = np.ones(2**25, np.uint64)
-    (times,) = _in_turns(5, lambda: np.bitwise_or.reduce(words))
-    return words.nbytes / median(times)
+    return ratio_row("bytes held after 200 batches / after 10", [held[1] / held[0]], "<= 1.001", note)
 
 
 def _count_units(model: nn.Module, batch: Tensor) -> int:
     with record_patterns(model) as patterns, torch.no_grad():
         model(batch[:2])
     return sum(bits[0].numel() for bits in patterns.values())
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Block(nn.Module):

@@ -15,6 +15,11 @@ def convnet12(classes: int, in_channels: int) -> nn.Sequential:
     return _convnet(classes, in_channels, stages=([16] * 4, [32] * 4, [64] * 4))
 
 
+def convnet24(classes: int, in_channels: int) -> nn.Sequential:
+    """`convnet6` with four times the layers per stage; 24 gates."""
+    return _convnet(classes, in_channels, stages=([16] * 8, [32] * 8, [64] * 8))
+
+
 def _convnet(classes: int, in_channels: int, stages: Sequence[Sequence[int]]) -> nn.Sequential:
     """Convolution-BN-ReLU layers, each stage but the last halving the image, then the mean over positions.
 

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 from torch import nn
 
-from ouikit.nn.convnet import convnet6, convnet12
+from ouikit.nn.convnet import convnet6, convnet12, convnet24
 from ouikit.nn.densenet import densenet121, densenet_bc_100
 from ouikit.nn.efficientnet import efficientnet_b0
 from ouikit.nn.mobilenet import mobilenet_v2, mobilenet_v2_cifar
@@ -23,6 +23,7 @@ __all__ = [
     "convnet3",
     "convnet6",
     "convnet12",
+    "convnet24",
     "densenet121",
     "densenet_bc_100",
     "efficientnet_b0",
@@ -44,6 +45,7 @@ _BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
         row_transformer,
         convnet6,
         convnet12,
+        convnet24,
         densenet_bc_100,
         densenet121,
         efficientnet_b0,

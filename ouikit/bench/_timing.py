@@ -1,0 +1,56 @@
+"""What the benchmarks share: several arms timed in turns in one process, and rows that judge a ratio.
+
+Every figure is a ratio of CPU times, measured in turns with one thread, so that a busy machine slows all
+arms alike. Nothing here is asserted by a test.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+Row = dict[str, Any]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch works with one thread inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def in_turns(rounds: int, *arms: Callable[[], object]) -> list[list[float]]:
+    """CPU seconds of each arm in each round, after one warm-up; the order turns round every time."""
+    times: list[list[float]] = [[] for _ in arms]
+    for arm in arms:
+        arm()
+    for turn in range(rounds):
+        order = list(enumerate(arms))
+        for index, arm in order if turn % 2 else reversed(order):
+            start = time.process_time()
+            arm()
+            times[index].append(time.process_time() - start)
+    return times
+
+
+def ratio_row(name: str, ratios: list[float], target: str, note: str) -> Row:
+    """One figure: the median of some ratios, their range, and whether it meets "<= x" or ">= x"."""
+    value, (sign, bound) = median(ratios), target.split()
+    met = value <= float(bound) if sign == "<=" else value >= float(bound)
+    row: Row = {"name": name, "value": value, "low": min(ratios), "high": max(ratios), "n": len(ratios)}
+    return row | {"unit": "ratio", "target": target, "met": met, "note": note}
+
+
+def read_bandwidth() -> float:
+    """Bytes per CPU second at which one thread reads 256 MiB from memory."""
+    words = np.ones(2**25, np.uint64)
+    (times,) = in_turns(5, lambda: np.bitwise_or.reduce(words))
+    return words.nbytes / median(times)
