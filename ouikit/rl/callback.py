@@ -1,0 +1,158 @@
+"""Watch the actor and the critic of any Stable-Baselines3 on-policy model on a frozen probe of states.
+
+    from stable_baselines3 import PPO
+    from ouikit.rl import OUICallback
+
+    nets = dict(net_arch=dict(pi=[64, 64], vf=[64, 64]))
+    model = PPO("MlpPolicy", "CartPole-v1", policy_kwargs=nets, seed=0, device="cpu")
+    watch = OUICallback()                        # freezes 256 states of the first rollout
+    model.learn(20_000, callback=watch)          # SB3's logger gets oui/actor, oui/critic, …
+    for row in watch.history:
+        print(row["updates"], row["actor"], row["critic"], row["critic_moved"])
+
+Measurement after arXiv 2603.09950; its text was not available, so that probe size, states and the mean over
+hidden layers are inferred.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+
+from ouikit.oui import balance_oui
+from ouikit.patterns import flip_rate, record_patterns
+
+Row = dict[str, float]
+TRAINING = {"clipped": "train/clip_fraction", "kl": "train/approx_kl", "entropy": "train/entropy_loss"}
+
+
+class OUICallback(BaseCallback):
+    """Measures balance OUI and flipped bits of actor and critic, before the first update and after each.
+
+    A reading is taken at the end of each rollout, so that the first one sees the initial networks, and once
+    more at the end of training. A reading costs two forward passes of the probe.
+
+    Args:
+        probe: states `[B, …]` as the environment gives them, B ≥ 2, the same for both networks; None takes
+            `size` states evenly from the first rollout, those of the initial policy. Balance OUI depends on
+            B: compare at equal B.
+        size: B where the probe is None; a shorter rollout gives all its states.
+
+    `history` has one row per reading, a mapping with
+
+        updates, step: rollouts that were learnt from, environment steps taken;
+        actor, critic: balance OUI in [0, 1], the mean over hidden layers (bits are pre-activation > 0);
+        actor_flips, critic_flips: share of bits that changed since the reading before (nan in the first);
+        actor_moved, critic_moved: share of bits that differ from the first reading;
+        clipped, kl, entropy: clip fraction, approximate KL and mean entropy of the last update, as SB3 logs
+            them (nan before the first);
+        return: mean return of the last episodes, as SB3's rollout/ep_rew_mean (nan before one has ended).
+
+    All but the counts go to SB3's logger under `oui/`. Where a network's output is not finite, its indicator
+    and its flips are nan.
+
+    Raises:
+        ValueError: when training starts, for a probe of fewer than two states or of another shape than the
+            environment's, or a network without hidden layers.
+        TypeError: for a model without separate actor and critic layers, or dictionary observations.
+    """
+
+    def __init__(self, probe: ArrayLike | None = None, *, size: int = 256, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        if size < 2:
+            raise ValueError(f"size = {size}: an indicator compares states, so a probe needs at least 2")
+        self.size = size
+        self.probe = None if probe is None else np.asarray(probe)
+        self.history: list[Row] = []
+        self._first: dict[str, dict[str, Tensor]] = {}
+        self._last: dict[str, dict[str, Tensor]] = {}
+
+    def _on_training_start(self) -> None:
+        policy = self.model.policy
+        if not isinstance(policy, ActorCriticPolicy):
+            raise TypeError(
+                f"{type(self.model).__name__} has no actor-critic policy; OUICallback watches PPO and A2C"
+            )
+        if not isinstance(self.model.observation_space.shape, tuple):
+            raise TypeError(f"observations must be arrays, not {self.model.observation_space}")
+        layers = policy.mlp_extractor
+        self._nets = {"actor": layers.policy_net, "critic": layers.value_net}
+        self._layers = {name: _hidden(name, net) for name, net in self._nets.items()}
+        self.history, self._first, self._last = [], {}, {}
+        if self.probe is not None:
+            _check(self.probe, self.model.observation_space.shape)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.probe is None:
+            self.probe = _spread(self.model.rollout_buffer.observations, self.size)  # type: ignore[attr-defined]
+        row = self._read()
+        for name, value in row.items():
+            if name not in ("updates", "step"):
+                self.logger.record(f"oui/{name}", value)
+
+    def _on_training_end(self) -> None:
+        if self.history:  # not where training was stopped inside the first rollout
+            self._read()
+
+    def _read(self) -> Row:
+        row: Row = {"updates": float(len(self.history)), "step": float(self.num_timesteps)}
+        for name, (finite, patterns) in self._patterns().items():
+            before, first = self._last.get(name), self._first.setdefault(name, patterns)
+            self._last[name] = patterns
+            known = 1.0 if finite else math.nan
+            row[name] = known * balance_oui(patterns)
+            row[f"{name}_flips"] = known * flip_rate(before, patterns) if before else math.nan
+            row[f"{name}_moved"] = known * flip_rate(first, patterns)
+        logged = self.logger.name_to_value  # the last update's, until the logger is dumped
+        row |= {name: float(logged.get(key, math.nan)) for name, key in TRAINING.items()}
+        row["entropy"] *= -1  # SB3 logs its negative, the loss
+        ended = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        row["return"] = float(np.mean(ended)) if ended else math.nan
+        self.history.append(row)
+        return row
+
+    @torch.no_grad()
+    def _patterns(self) -> dict[str, tuple[bool, dict[str, Tensor]]]:
+        """Each network's bits on the probe, and whether what it gives is finite."""
+        policy: Any = self.model.policy
+        states, _ = policy.obs_to_tensor(self.probe)
+        extractors = (policy.pi_features_extractor, policy.vf_features_extractor)
+        found = {}
+        for (name, net), extractor in zip(self._nets.items(), extractors, strict=True):
+            with record_patterns(net, self._layers[name]) as patterns:
+                out = net(policy.extract_features(states, extractor))
+            found[name] = (bool(out.isfinite().all()), dict(patterns))
+        return found
+
+
+def _hidden(name: str, net: nn.Module) -> list[str]:
+    """The linear layers of a network of SB3's extractor: all are hidden, the heads are elsewhere."""
+    layers = [layer for layer, module in net.named_modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise ValueError(
+            f"the {name} has no hidden layers of its own: give "
+            "policy_kwargs=dict(net_arch=dict(pi=[…], vf=[…]))"
+        )
+    return layers
+
+
+def _check(probe: np.ndarray, shape: tuple[int, ...]) -> None:
+    if probe.shape[1:] != shape or len(probe) < 2:
+        raise ValueError(f"the probe must be [B ≥ 2, {', '.join(map(str, shape))}], not {probe.shape}")
+
+
+def _spread(observations: np.ndarray, size: int) -> np.ndarray:
+    """`size` states evenly from a rollout `[steps, environments, …]`, as many of each environment."""
+    states = observations.swapaxes(0, 1).reshape(-1, *observations.shape[2:])
+    if len(states) < 2:
+        raise ValueError("the first rollout has a single state: raise n_steps, or give a probe")
+    chosen = np.linspace(0, len(states) - 1, min(size, len(states))).round().astype(int)
+    return states[chosen].copy()

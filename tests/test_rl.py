@@ -1,0 +1,352 @@
+"""The callback, the trainings and the pruner, on real environments with real Stable-Baselines3 and Optuna."""
+
+import math
+import re
+
+import gymnasium as gym
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import torch
+from conftest import hooks_of
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.logger import configure
+from torch import nn
+
+from ouikit import balance_oui, stability
+from ouikit.rl import OUICallback, OUIPruner, TrialCallback, callback, ppo, pruner, single_file
+from ouikit.rl.ppo import Settings
+
+SMALL = Settings(steps=512, envs=2, rollout=64, epochs=2, hidden=8, probe=32)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def small_ppo(env="CartPole-v1", **options):
+    defaults = {"n_steps": 64, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu"}
+    nets = {"net_arch": {"pi": [8, 8], "vf": [8]}}
+    return PPO("MlpPolicy", env, **{**defaults, "policy_kwargs": nets, **options})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small lose time to a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run():
+    return ppo.train(SMALL, seed=0)
+
+
+def test_a_reading_before_the_first_update_and_after_each(run):
+    history = run.history
+    assert SMALL.updates == 4
+    assert history.updates.tolist() == [0, 1, 2, 3, 4]
+    assert history.step.tolist() == [128, 256, 384, 512, 512]
+    assert history.loc[0, ["actor_flips", "critic_flips", "clipped", "kl", "entropy"]].isna().all()
+    assert (history.loc[0, ["actor_moved", "critic_moved"]] == 0).all()
+    assert history.loc[1:].notna().all(axis=None)
+    assert (history.loc[1:, "entropy"] > 0).all()
+    assert history.loc[1, "actor_moved"] == history.loc[1, "actor_flips"]
+
+
+def test_oui_is_that_of_the_signs_at_the_linear_layers():
+    model, probe = small_ppo(), np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    watch = OUICallback(probe)
+    model.learn(64, callback=watch)  # the last reading sees the networks as they are now
+    x, found = torch.as_tensor(probe), {}
+    for name, net in (
+        ("actor", model.policy.mlp_extractor.policy_net),
+        ("critic", model.policy.mlp_extractor.value_net),
+    ):
+        z = {layer: zs > 0 for layer, zs in stability.pre_activations(net, x).items()}
+        found[name] = balance_oui(z)
+    assert {name: watch.history[-1][name] for name in found} == pytest.approx(found)
+    assert len(z) == 1  # the critic has one hidden layer, the actor two
+
+
+def test_flips_are_counted_by_hand():
+    """Turning every sign of the actor's only hidden layer flips all its bits, and none of the critic's."""
+    model, watch = (
+        small_ppo(policy_kwargs={"net_arch": {"pi": [8], "vf": [8]}}, learning_rate=1e-12),
+        OUICallback(),
+    )
+
+    class Turn(callback.BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            layer = self.model.policy.mlp_extractor.policy_net[0]
+            layer.weight.data.neg_(), layer.bias.data.neg_()
+
+    model.learn(192, callback=[Turn(), watch])
+    assert [row["actor_flips"] for row in watch.history[1:]] == [1.0, 1.0, 0.0]  # no rollout before the last
+    assert [row["actor_moved"] for row in watch.history] == [0.0, 1.0, 0.0, 0.0]
+    assert all(row["critic_flips"] == 0 for row in watch.history[1:])
+
+
+def test_watching_changes_nothing():
+    plain = small_ppo().learn(256)  # a model seeds the global generators when it is made
+    watched = small_ppo().learn(256, callback=OUICallback(size=16))
+    for a, b in zip(plain.policy.parameters(), watched.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert hooks_of(watched.policy) == 0
+
+
+def test_the_probe_is_the_first_rollout_and_stays(monkeypatch):
+    model, watch = small_ppo(), OUICallback(size=64)
+    model.learn(64, callback=watch)
+    first = watch.probe.copy()
+    assert first.shape == (64, 4)
+    assert np.array_equal(first[0], small_ppo().env.reset()[0])  # it starts with the first state of all
+    model.learn(128, callback=watch)
+    assert np.array_equal(watch.probe, first)
+
+
+def test_readings_go_to_the_logger(tmp_path):
+    model = small_ppo()
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(192, callback=OUICallback())
+    logged = pd.read_csv(tmp_path / "progress.csv")
+    assert {f"oui/{net}{what}" for net in ("actor", "critic") for what in ("", "_flips", "_moved")} < set(
+        logged
+    )
+    assert logged["oui/actor"].between(0, 1).all()
+    assert len(logged) == 3
+
+
+def test_what_sb3_logs_is_what_is_kept(tmp_path):
+    model, watch = small_ppo(), OUICallback()
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn(256, callback=watch)
+    logged = pd.read_csv(tmp_path / "progress.csv")
+    for mine, theirs in (("clipped", "clip_fraction"), ("kl", "approx_kl")):
+        kept = [row[mine] for row in watch.history][1:4]
+        assert kept == pytest.approx(logged[f"train/{theirs}"].dropna().tolist(), abs=1e-6)
+
+
+def test_networks_that_are_not_finite_have_no_indicator():
+    model, watch = small_ppo(), OUICallback()
+    model.learn(64, callback=watch)
+    nn.init.constant_(model.policy.mlp_extractor.value_net[0].weight, math.nan)
+    row = watch._read()
+    assert math.isnan(row["critic"])
+    assert math.isnan(row["critic_flips"])
+    assert not math.isnan(row["actor"])
+
+
+@pytest.mark.parametrize(
+    ("model", "watch", "error", "message"),
+    [
+        (small_ppo, lambda: OUICallback(np.zeros((5, 3))), ValueError, "must be"),
+        (small_ppo, lambda: OUICallback(np.zeros((1, 4))), ValueError, "must be"),
+        (lambda: small_ppo(policy_kwargs={"net_arch": []}), OUICallback, ValueError, "no hidden layers"),
+        (lambda: DQN("MlpPolicy", "CartPole-v1", device="cpu"), OUICallback, TypeError, "no actor-critic"),
+        (small_ppo, lambda: OUICallback(size=1), ValueError, "at least 2"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_watched_says_why(model, watch, error, message):
+    with pytest.raises(error, match=message):
+        model().learn(64, callback=watch())
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_others(run):
+    again, other = ppo.train(SMALL, seed=0), ppo.train(SMALL, seed=1)
+    pd.testing.assert_frame_equal(again.history, run.history)
+    assert not other.history.equals(run.history)
+
+
+def test_seeds_share_no_environment_stream():
+    first, second = (ppo.model_of(SMALL, seed).env.reset() for seed in (0, 1))
+    assert not {tuple(state) for state in first} & {tuple(state) for state in second}
+
+
+def test_the_learner_sees_scaled_rewards_and_the_report_real_ones(run):
+    model, episodes = ppo.model_of(SMALL, 0), ppo.Episodes()
+    model.learn(512, callback=episodes)
+    assert np.allclose(model.rollout_buffer.rewards, 0.02)  # CartPole pays 1 a step, less where time ran out
+    assert all(reward == int(reward) and reward >= 8 for _, reward in episodes.ended)
+    assert run.episodes["return"].tolist() == [reward for _, reward in episodes.ended]
+
+
+def test_separate_networks_with_the_constants_asked_for():
+    model = ppo.model_of(SMALL, 0)
+    shared = {id(p) for p in model.policy.mlp_extractor.policy_net.parameters()} & {
+        id(p) for p in model.policy.mlp_extractor.value_net.parameters()
+    }
+    assert not shared
+    assert isinstance(model.policy.mlp_extractor.policy_net[1], nn.Tanh)
+    assert model.policy.optimizer.defaults["eps"] == 1e-5
+    model.learn(512)
+    assert model.policy.optimizer.param_groups[0]["lr"] == SMALL.lr  # nothing anneals it
+
+
+def test_a_run_that_diverges_is_recorded_with_nan_and_does_not_raise():
+    settings = Settings(
+        lr=1e30, steps=1024, envs=2, rollout=64, hidden=8, activation="relu", reward_scale=1.0
+    )
+    run = ppo.train(settings, seed=0)
+    rows = pd.DataFrame(ppo.long_rows(run, settings))
+    assert run.diverged
+    assert len(run.history) == settings.updates + 1
+    last = rows[rows.step == 1.0].set_index("metric").value
+    assert last.diverged == 1
+    assert last.drop("diverged").isna().all()
+    whole = pd.DataFrame(ppo.long_rows(ppo.train(SMALL, 0), SMALL))
+    assert set(rows.metric) == set(whole.metric)
+    assert len(rows) == len(whole)
+
+
+def test_an_error_that_is_no_divergence_is_raised(monkeypatch):
+    def broken(self):
+        raise ValueError("something else")
+
+    monkeypatch.setattr(OUICallback, "_on_rollout_end", broken)
+    with pytest.raises(ValueError, match="something else"):
+        ppo.train(SMALL, 0)
+
+
+def test_the_long_table_by_hand():
+    history = pd.DataFrame(
+        {name: np.arange(5.0) for name in ("updates", "step", "actor", "critic", "return")}
+    )
+    history = history.assign(**{
+        name: [np.nan, 1, 3, 5, 7] for name in ("actor_flips", "critic_flips", "clipped", "kl", "entropy")
+    }, actor_moved=0.0, critic_moved=0.0)  # fmt: skip
+    episodes = pd.DataFrame({"step": [100, 470, 512], "return": [1.0, 10.0, 20.0]})
+    rows = pd.DataFrame(ppo.long_rows(ppo.Run(history, episodes, False), SMALL, points=2))
+    table = rows.pivot(index="metric", columns="step", values="value")
+    assert table.loc["actor"].tolist() == [0, 2, 4]
+    assert table.loc["kl"].tolist()[1:] == [2, 6]  # means of 1, 3 and of 5, 7
+    assert table.loc["slack"].tolist()[1:] == [-1, -9]  # |ΔOUI| = 1 less twice the flips
+    assert table.loc["final", 1.0] == 15.0  # of the episodes that ended in the last tenth, after step 460
+    assert table.loc["diverged", 1.0] == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"activation": "gelu"}, "activation"),
+        ({"minibatches": 7}, "cannot be cut"),
+        ({"lr": 0.0}, "must be > 0"),
+    ],
+)
+def test_settings_that_cannot_be(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**wrong)
+
+
+def test_the_first_update_is_the_difference_of_two_networks():
+    net, states, change = ppo.first_update(SMALL, 0)
+    model = ppo.model_of(SMALL, 0)
+    model.learn(128)
+    for name, after in model.policy.mlp_extractor.policy_net.named_parameters():
+        torch.testing.assert_close(net.get_parameter(name) + change[name], after.double())
+    assert states.shape == (32, 4)
+    radius = stability.certified_radius(net, states, change)
+    assert (radius > 0).all()
+    assert (stability.flips(net, states, change, 0.99 * radius) == 0).all()
+
+
+class Fake:
+    """What a pruner sees of a trial."""
+
+    number = 3
+
+    def __init__(self, **read):
+        self.user_attrs = {f"oui/{name}": value for name, value in read.items()}
+
+
+@pytest.mark.parametrize(
+    ("read", "stops"),
+    [
+        ({"actor": 0.8, "critic_moved": 0.3, "progress": 0.5}, False),
+        ({"actor": 0.8, "critic_moved": 0.01, "progress": 0.5}, True),  # frozen
+        ({"actor": 0.1, "critic_moved": 0.3, "progress": 0.5}, True),  # collapsed
+        ({"actor": 0.1, "critic_moved": 0.0, "progress": 0.05}, False),  # too early to say
+        ({"actor": 0.8, "critic_moved": 0.0, "progress": 0.0}, False),  # nothing was learnt yet
+        ({"actor": math.nan, "critic_moved": math.nan, "progress": 0.5}, True),  # not finite
+    ],
+)
+def test_the_pruner_stops_for_structure_alone(read, stops):
+    assert OUIPruner().prune(None, Fake(**read)) is stops
+
+
+def test_the_pruner_needs_its_callback_and_sane_thresholds():
+    with pytest.raises(ValueError, match="TrialCallback"):
+        OUIPruner().prune(None, Fake())
+    with pytest.raises(ValueError, match="collapsed"):
+        OUIPruner(collapsed=2.0)
+
+
+def example(module):
+    """The indented example of a module's docstring."""
+    lines = module.__doc__.splitlines()
+    code = [line[4:] for line in lines if line.startswith("    ") or not line]
+    return re.sub(r"20_000", "2_048", "\n".join(code)).strip()
+
+
+def test_the_callbacks_example_runs():
+    names = {}
+    exec(example(callback), names)
+    assert len(names["watch"].history) == 2
+    assert len(example(callback).splitlines()) <= 10
+
+
+@pytest.mark.slow
+def test_the_pruners_example_stops_what_cannot_work_and_nothing_else():
+    code = example(pruner).replace("n_trials=20", "n_trials=3").replace("2_048", "8_192")
+    assert len(re.sub(r"\n\n", "\n", code).splitlines()) <= 12
+    sampler = "optuna.create_study(sampler=optuna.samplers.GridSampler({'lr': [1e-6, 3e-3, 1.0]}, seed=0), "
+    names = {}
+    exec(code.replace("optuna.create_study(", sampler), names)
+    states = {trial.params["lr"]: trial.state.name for trial in names["study"].trials}
+    assert states == {1e-6: "PRUNED", 3e-3: "COMPLETE", 1.0: "PRUNED"}
+
+
+def test_a_trial_reports_its_return_to_any_pruner():
+    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
+
+    def objective(trial):
+        small_ppo().learn(256, callback=TrialCallback(trial, size=16))
+        return 0.0
+
+    study.optimize(objective, n_trials=1)
+    (trial,) = study.trials
+    assert list(trial.intermediate_values) == [64, 128, 192, 256]
+    assert trial.user_attrs["oui/progress"] == 0.75  # of the last rollout nothing was learnt yet
+
+
+@pytest.mark.slow
+def test_the_single_file_learns_as_sb3_does():
+    settings = Settings(steps=10_240, lr=3e-3)
+    mine = np.mean(single_file.train(settings, 0)[-20:])
+    theirs = ppo.train(settings, 0).episodes["return"][-20:].mean()
+    assert mine > 40  # an untrained policy reaches 20
+    assert theirs > 40
+
+
+def test_advantages_are_those_of_sb3():
+    model = ppo.model_of(SMALL, 0)
+    model.learn(128)
+    buffer = model.rollout_buffer
+    buffer.generator_ready = False
+    shape = (SMALL.rollout, SMALL.envs)
+    values, rewards, starts = (torch.rand(shape), torch.rand(shape), (torch.rand(shape) < 0.1).float())
+    last, done = torch.rand(SMALL.envs), np.array([0.0, 1.0])
+    buffer.values, buffer.rewards, buffer.episode_starts = (t.numpy() for t in (values, rewards, starts))
+    buffer.advantages = np.zeros(shape, np.float32)
+    buffer.compute_returns_and_advantage(last, done)
+    ended = torch.cat([starts[1:], torch.as_tensor(done).float()[None]]).bool()
+    mine = single_file._advantages(SMALL, values, rewards, ended, last)
+    assert np.allclose(mine, buffer.advantages, atol=1e-5)
+
+
+def test_every_environment_of_the_study_exists():
+    for name in ("CartPole-v1", "Acrobot-v1", "LunarLander-v3", "MountainCar-v0"):
+        assert isinstance(gym.make(name).action_space, gym.spaces.Discrete)
