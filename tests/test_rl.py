@@ -299,14 +299,15 @@ def test_the_callbacks_example_runs():
 
 
 @pytest.mark.slow
-def test_the_pruners_example_stops_what_cannot_work_and_nothing_else():
-    code = example(pruner).replace("n_trials=20", "n_trials=3").replace("2_048", "8_192")
+def test_the_pruners_example_stops_what_does_not_move_and_nothing_else():
+    code = example(pruner).replace("n_trials=20", "n_trials=2").replace("2_048", "1_536")
+    code = code.replace("learning_rate=lr", "learning_rate=lr, n_steps=512")  # faster
     assert len(re.sub(r"\n\n", "\n", code).splitlines()) <= 12
-    sampler = "optuna.create_study(sampler=optuna.samplers.GridSampler({'lr': [1e-6, 3e-3, 1.0]}, seed=0), "
+    sampler = "optuna.create_study(sampler=optuna.samplers.GridSampler({'lr': [1e-6, 3e-3]}, seed=0), "
     names = {}
     exec(code.replace("optuna.create_study(", sampler), names)
     states = {trial.params["lr"]: trial.state.name for trial in names["study"].trials}
-    assert states == {1e-6: "PRUNED", 3e-3: "COMPLETE", 1.0: "PRUNED"}
+    assert states == {1e-6: "PRUNED", 3e-3: "COMPLETE"}
 
 
 def test_a_trial_reports_its_return_to_any_pruner():

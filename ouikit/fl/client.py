@@ -1,0 +1,104 @@
+"""One client's part of a round: train the global weights on its own samples, then read its own OUI.
+
+Plain torch; `ouikit.fl.app` carries it over Flower.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ouikit.augment import policy
+from ouikit.data.dataset import Dataset, Images
+from ouikit.fl.federation import Federation
+from ouikit.fl.nets import build
+from ouikit.oui import balance_oui
+from ouikit.patterns import GATES
+from ouikit.probe import Probe
+from ouikit.train import fit
+
+Weights = Mapping[str, Tensor]
+
+
+def local_update(
+    federation: Federation, client: int, server_round: int, weights: Weights, proximal_mu: float = 0.0
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """One client's answer in one round.
+
+    Args:
+        federation: says how to train.
+        client: 0 … clients − 1.
+        server_round: 1, 2, …; with the federation's seed and the client it seeds order and augmentation.
+        weights: the global model, a state dict.
+        proximal_mu: FedProx's μ; the loss then has μ/2 ‖θ − θ_t‖² over all parameters.
+
+    Returns:
+        The new state dict, and num-examples, oui (`balance_oui` of the penultimate layer, which is the input
+        of the last gate, on the client's probe, in evaluation mode) and loss (mean cross-entropy on the
+        client's samples after training).
+
+    Raises:
+        ValueError: the client does not exist. RuntimeError: the weights are another network's.
+    """
+    own = federation.client_data(client)
+    model = _network(federation.model, len(own.classes), own.channels)
+    model.load_state_dict(dict(weights))
+    anchor = [p.detach().clone() for p in model.parameters()]
+
+    def pull_back() -> None:
+        """The gradient of FedProx's term, added to that of the loss."""
+        for parameter, start in zip(model.parameters(), anchor, strict=True):
+            if proximal_mu and parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - start, alpha=proximal_mu)
+
+    seed = client_seed(federation.seed, server_round, client)
+    augment = policy(federation.augment)
+    *_, last = fit(model, own, federation.recipe(), seed=seed, augment=augment, on_backward=pull_back)
+    probe = Probe(model, _probe(federation, own, client, seed), layers=[_last_gate(model)])
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return state, {
+        "num-examples": len(own.train),
+        "oui": balance_oui(probe.patterns()),
+        "loss": last["val_loss"],
+    }
+
+
+def client_seed(seed: int, server_round: int, client: int) -> int:
+    """One seed for each (seed, round, client), without collisions by sums."""
+    return int(np.random.SeedSequence([seed, server_round, client]).generate_state(1)[0])
+
+
+def probe_positions(federation: Federation, client: int) -> Tensor:
+    """Positions among the client's own samples that its probe holds: drawn once, the same every round.
+
+    From `default_rng(seed + 10007 · client)`, with replacement where the client has fewer samples (authors'
+    code).
+    """
+    count = len(federation.client_data(client).train)
+    rng = np.random.default_rng(federation.seed + 10007 * client)
+    return torch.from_numpy(rng.choice(count, federation.probe, replace=count < federation.probe))
+
+
+def _probe(federation: Federation, own: Dataset, client: int, seed: int) -> Tensor:
+    """The probe as the network takes it; in the released protocol it is read through the augmentation."""
+    split = own.train
+    assert isinstance(split, Images)
+    chosen = probe_positions(federation, client)
+    images, _ = next(
+        iter(Images(split.images[chosen], split.labels[chosen], split.size).batches(len(chosen)))
+    )
+    if federation.protocol == "as_released":
+        images = policy(federation.augment)(images, torch.Generator().manual_seed(seed))
+    return own.normalised(images)
+
+
+@lru_cache(maxsize=1)
+def _network(name: str, classes: int, channels: int) -> nn.Module:
+    """One network per process, whose weights every message replaces."""
+    return build(name, classes, channels)
+
+
+def _last_gate(model: nn.Module) -> str:
+    return [name for name, module in model.named_modules() if isinstance(module, GATES)][-1]

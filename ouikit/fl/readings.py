@@ -1,0 +1,103 @@
+"""What one federated run tells: its curves, its weights, and what its clients' OUI goes along with."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ouikit.fl.app import Outcome
+from ouikit.fl.federation import Population
+from ouikit.fl.weights import effective_clients, moved_mass
+
+Entry = Mapping[str, float]
+Row = dict[str, Any]
+
+
+def rows(outcome: Outcome, people: Population, *, window: int) -> Iterator[Row]:
+    """One run as a long table: columns step, client, metric, value; client is absent but in the last kind.
+
+    * accuracy and loss of the global model after every round, 0 being the initial one;
+    * at the last round: final, best and area (`curve`), faults, and the values of `mechanism`;
+    * oui, weight and factor (weight over FedAvg's) of every reply of the last `window` rounds, to four
+      decimals.
+    """
+    for entry in outcome.rounds:
+        for metric in ("accuracy", "loss"):
+            yield {"step": int(entry["round"]), "metric": metric, "value": entry[metric]}
+    last = int(outcome.rounds[-1]["round"])
+    told = {
+        **curve([entry["accuracy"] for entry in outcome.rounds[1:]]),
+        **mechanism(outcome.contributions, people),
+        "faults": float(len(outcome.faults)),
+    }
+    yield from ({"step": last, "metric": metric, "value": value} for metric, value in told.items())
+    for entry in outcome.contributions:
+        if entry["round"] > last - window:
+            where = {"step": int(entry["round"]), "client": int(entry["client"])}
+            factor = entry["weight"] / entry["size_weight"]
+            for metric, value in (("oui", entry["oui"]), ("weight", entry["weight"]), ("factor", factor)):
+                yield {**where, "metric": metric, "value": round(value, 4)}
+
+
+def curve(accuracy: Sequence[float]) -> dict[str, float]:
+    """final, best (on the test split, as the authors pick it) and area of an accuracy curve, rounds 1 … R.
+
+    The area is the trapezoid rule over rounds divided by R − 1, the curve's height where R = 1.
+
+    >>> curve([0.0, 1.0, 0.5])
+    {'final': 0.5, 'best': 1.0, 'area': 0.625}
+    """
+    area = float(np.trapezoid(accuracy)) / (len(accuracy) - 1) if len(accuracy) > 1 else accuracy[0]
+    return {"final": accuracy[-1], "best": max(accuracy), "area": area}
+
+
+def mechanism(contributions: Sequence[Entry], people: Population) -> dict[str, float]:
+    """What the weights did and what OUI goes along with, over all replies of a run.
+
+    Returns:
+        rho_examples, rho_norm, rho_entropy, rho_loss: Spearman's rank correlation of OUI with the client's
+        number of samples, the norm of its update, the entropy of its labels and its training loss; nan where
+        one of them is constant. effective, effective_size: `effective_clients` with these weights and with
+        FedAvg's, means over rounds; moved: `moved_mass` between them. shift_noisy, shift_rare: mean weight
+        less FedAvg's weight of the noisy and of the rare clients, left out where there are none.
+
+    Raises:
+        ValueError: there is no contribution.
+    """
+    if not contributions:
+        raise ValueError("a run without contributions has no mechanism")
+    entropies = people.entropies()
+    oui = [entry["oui"] for entry in contributions]
+    beside = {
+        "rho_examples": [entry["num-examples"] for entry in contributions],
+        "rho_norm": [entry["update_norm"] for entry in contributions],
+        "rho_entropy": [entropies[int(entry["client"])] for entry in contributions],
+        "rho_loss": [entry["loss"] for entry in contributions],
+    }
+    rounds: dict[float, list[Entry]] = defaultdict(list)
+    for entry in contributions:
+        rounds[entry["round"]].append(entry)
+    pairs = [
+        ([e["weight"] for e in entries], [e["size_weight"] for e in entries]) for entries in rounds.values()
+    ]
+    special = {"noisy": people.noisy, "rare": people.rare}
+    return {
+        **{name: _rank_correlation(oui, values) for name, values in beside.items()},
+        "effective": float(np.mean([effective_clients(weights) for weights, _ in pairs])),
+        "effective_size": float(np.mean([effective_clients(sizes) for _, sizes in pairs])),
+        "moved": float(np.mean([moved_mass(weights, sizes) for weights, sizes in pairs])),
+        **{f"shift_{kind}": _shift(contributions, of) for kind, of in special.items() if of},
+    }
+
+
+def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(stats.spearmanr(x, y).statistic)
+
+
+def _shift(contributions: Sequence[Entry], clients: Sequence[int]) -> float:
+    theirs = [e["weight"] - e["size_weight"] for e in contributions if int(e["client"]) in clients]
+    return float(np.mean(theirs)) if theirs else float("nan")  # there are some, and none took part
