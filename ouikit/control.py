@@ -1,10 +1,12 @@
 """Weight decay steered layer by layer while a network trains: OUIDecay, and the baselines of its paper.
 
+::
+
     optimiser = torch.optim.AdamW(decay_groups(model, 1e-2), lr=3e-4)   # instead of model.parameters()
     control = OUIDecay(model, optimiser)
-    …
-        optimiser.step()
-        control.step()
+    ...                                                                 # forward, backward
+    optimiser.step()
+    control.step()
 
 The indicator is `ouikit.balance_oui` of one batch, layer by layer, on the raw output of a convolution or
 linear layer: before batch normalisation and before the non-linearity.
@@ -304,7 +306,7 @@ def adadecay_(model: nn.Module, weight_decay: float, alpha: float = 4.0) -> None
     """Add AdaDecay's term to the gradients, in place: more decay where a weight's gradient is large.
 
     For every weight tensor w of two or more dimensions that has a gradient g,
-    g ← g + λ₀ · 2 / (1 + exp(−α g̃)) · w with g̃ = (|g| − mean |g|) / max(std |g|, 1e-8), population
+    g ← g + λ₀ · 2 / (1 + exp(−α g̃)) · w with g̃ = (`|g|` − mean `|g|`) / max(std `|g|`, 1e-8), population
     standard deviation. The optimiser's own weight decay must be 0.
 
     Called before gradient clipping it is the paper's AdaDecay, `fit(on_backward=…)`; after it, AdaDecayG:

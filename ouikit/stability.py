@@ -74,7 +74,7 @@ def pre_activations(
 
 
 def margins(model: nn.Sequential, inputs: Tensor) -> Tensor:
-    """Distance of the closest unit to its threshold, min_j |z_j|, for every input and hidden layer: `[B, L]`.
+    """Distance of the closest unit to its threshold, min_j `|z_j|`, per input and hidden layer: `[B, L]`.
 
     The theorem's hypothesis is that it is positive: true for almost all parameters and inputs if there are
     biases; `dead_layer_net` shows what happens without.
@@ -96,7 +96,7 @@ def drift_bounds(
 def certified(
     model: nn.Sequential, inputs: Tensor, perturbation: Perturbation, scale: float | Tensor = 1.0
 ) -> Tensor:
-    """For which inputs no unit can change sides, D_l < min_j |z_j| in every hidden layer: bool `[B]`.
+    """For which inputs no unit can change sides, D_l < min_j `|z_j|` in every hidden layer: bool `[B]`.
 
     Sufficient, not necessary: an input that is not certified may keep its pattern.
     """
@@ -156,7 +156,7 @@ def local_jacobian(model: nn.Sequential, inputs: Tensor) -> Tensor:
 def affine_radius(model: nn.Sequential, inputs: Tensor) -> Tensor:
     """Radius of the largest open ball around x in which the net is one affine map, per input: `[B]`.
 
-    Inside the linear region every z_j is affine in x, so the nearest threshold is at min_j |z_j| / ‖∇_x z_j‖:
+    Inside the linear region every z_j is affine in x, so the nearest threshold is at min_j `|z_j|` / ‖∇z_j‖:
     exact, not a bound (inferred). ReLU gates only: raises TypeError for others.
     """
     reaches = [
@@ -204,12 +204,12 @@ def first_layer_change(inputs: Tensor, update: Tensor, step: float) -> Tensor:
 
 
 def flip_bound(inputs: Tensor, update: Tensor, step: float) -> Tensor:
-    """step · ‖u_j‖₂ ‖[x; 1]‖₂: a unit with a larger |z_j(x)| cannot flip: `[B, d]` (inferred)."""
+    """step · ‖u_j‖₂ ‖[x; 1]‖₂: a unit with a larger `|z_j(x)|` cannot flip: `[B, d]` (inferred)."""
     return step * _augmented(inputs).norm(dim=1, keepdim=True) * update.norm(dim=1)
 
 
 def adam_flip_bound(inputs: Tensor, step: float, largest: float = 1.0) -> Tensor:
-    """step · c (‖x‖₁ + 1): bound on |Δz_j| if no coordinate of the update exceeds c = `largest`: `[B]`.
+    """step · c (‖x‖₁ + 1): bound on `|Δz_j|` if no coordinate of the update exceeds c = `largest`: `[B]`.
 
     Adam's coordinates are about 1 at most in a steady state; what they can reach at all is
     `adam_largest_update` (inferred).
@@ -218,7 +218,7 @@ def adam_flip_bound(inputs: Tensor, step: float, largest: float = 1.0) -> Tensor
 
 
 def adam_largest_update(beta1: float = 0.9, beta2: float = 0.999) -> float:
-    """sup |m̂/√v̂| of Adam over all histories of gradients, (1 − β₁)/√((1 − β₂)(1 − β₁²/β₂)).
+    """sup `|m̂/√v̂|` of Adam over all histories of gradients, (1 − β₁)/√((1 − β₂)(1 − β₁²/β₂)).
 
     By Cauchy and Schwarz on the two running means; gradients that grow by β₂/β₁ a step come as near as one
     likes (ours). Raises ValueError unless β₁² < β₂ < 1.
@@ -229,7 +229,7 @@ def adam_largest_update(beta1: float = 0.9, beta2: float = 0.999) -> float:
 
 
 def stable_step(inputs: Tensor, rows: Tensor, update: Tensor) -> Tensor:
-    """η*(x) = min_j |z_j(x)| / (‖u_j‖ ‖[x; 1]‖): no first-layer unit flips at any smaller step: `[B]`.
+    """η*(x) = min_j `|z_j(x)|` / (‖u_j‖ ‖[x; 1]‖): no first-layer unit flips at any smaller step: `[B]`.
 
     inf where nothing moves. First layer only; deeper ones need `certified_radius` (inferred).
     """
@@ -238,7 +238,7 @@ def stable_step(inputs: Tensor, rows: Tensor, update: Tensor) -> Tensor:
 
 
 def linear_flip_bound(density: float, speed: float, step: float) -> float:
-    """2 M C η: expected share of flips if z has a density ≤ M = `density` and |Δz| ≤ C η, C = `speed`.
+    """2 M C η: expected share of flips if z has a density ≤ M = `density` and `|Δz|` ≤ C η, C = `speed`.
 
     Not cut at 1, beyond which it says nothing (inferred).
     """

@@ -1,5 +1,7 @@
 """Callbacks for Lightning: log an indicator every epoch, steer weight decay by it.
 
+::
+
     class Net(LightningModule):
         def training_step(self, batch, _):
             return functional.cross_entropy(self(batch[0]), batch[1])      # calls the module

@@ -1,5 +1,7 @@
 """Callbacks for the Trainer of Transformers: log an indicator with the loss, steer weight decay by it.
 
+::
+
     optimizer = torch.optim.AdamW(decay_groups(model, 1e-2), lr=3e-4)      # for OUIDecay alone
     Trainer(model, args, train_dataset=data, optimizers=(optimizer, None),
             callbacks=[OUICallback(layers=names), OUIDecayCallback(gap=256)])

@@ -45,13 +45,13 @@ class OUICallback(BaseCallback):
 
     `history` has one row per reading, a mapping with
 
-        updates, step: rollouts that were learnt from, environment steps taken;
-        actor, critic: balance OUI in [0, 1], the mean over hidden layers (bits are pre-activation > 0);
-        actor_flips, critic_flips: share of bits that changed since the reading before (nan in the first);
-        actor_moved, critic_moved: share of bits that differ from the first reading;
-        clipped, kl, entropy: clip fraction, approximate KL and mean entropy of the last update, as SB3 logs
-            them (nan before the first);
-        return: mean return of the last episodes, as SB3's rollout/ep_rew_mean (nan before one has ended).
+    * updates, step: rollouts that were learnt from, environment steps taken;
+    * actor, critic: balance OUI in [0, 1], the mean over hidden layers (bits are pre-activation > 0);
+    * actor_flips, critic_flips: share of bits that changed since the reading before (nan in the first);
+    * actor_moved, critic_moved: share of bits that differ from the first reading;
+    * clipped, kl, entropy: clip fraction, approximate KL and mean entropy of the last update, as SB3 logs
+      them (nan before the first);
+    * return: mean return of the last episodes, as SB3's rollout/ep_rew_mean (nan before one has ended).
 
     All but the counts go to SB3's logger under `oui/`. Where a network's output is not finite, its indicator
     and its flips are nan.
