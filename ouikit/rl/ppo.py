@@ -189,7 +189,7 @@ def long_rows(run: Run, settings: Settings, points: int = 20) -> Iterator[dict[s
     """A run as a long table: {step, metric, value}, the step being a share of training, 0, 1/points … 1.
 
     OUI, the share of moved bits and the running return are those of update ⌈step · updates⌉; flips, clipped,
-    kl and entropy are means over the updates since the step before. `slack` is the largest excess of |ΔOUI|
+    kl and entropy are means over the updates since the step before. `slack` is the largest excess of `|ΔOUI|`
     over twice the flips in that time, both networks, every update; it cannot be positive. A return is left
     out until an episode has ended; nan stands for what a diverged run does not have. At step 1 also
     `final`, the final return, and `diverged`, 0 or 1.
@@ -214,7 +214,7 @@ def long_rows(run: Run, settings: Settings, points: int = 20) -> Iterator[dict[s
 
 
 def _slack(history: pd.DataFrame) -> pd.Series:
-    """|ΔOUI| − 2 · flips, the larger of the two networks', at each reading; B is even."""
+    """`|ΔOUI|` − 2 · flips, the larger of the two networks', at each reading; B is even."""
     nets = [history[net].diff().abs() - 2 * history[f"{net}_flips"] for net in ("actor", "critic")]
     return pd.concat(nets, axis=1).max(axis=1, skipna=False)
 
