@@ -1,4 +1,4 @@
-"""One ServerApp and one ClientApp: the same pair in a notebook and on SuperLink and SuperNodes.
+"""One ServerApp and one ClientApp, for a notebook (`simulate`) and, not tried yet, for a Flower deployment.
 
 >>> outcome = simulate(Federation(method="fedoui", seed=0, rounds=10))     # doctest: +SKIP
 >>> outcome.rounds[-1]["accuracy"]                                         # doctest: +SKIP

@@ -1,7 +1,7 @@
 """Flower in one process: a grid that calls the ClientApp itself, one message after the other.
 
 No Ray, no sockets, no daemons: a federation runs in a notebook, can be debugged, and gives the same bits
-every time. The apps are those of a real deployment and do not know the difference.
+every time. Apps see Flower's own interface and nothing of this module.
 """
 
 import logging
