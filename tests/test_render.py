@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ouikit.lab import tables
 from ouikit.lab.book import badges, pages, render
 from ouikit.lab.book.render import assemble, digest, with_pieces
 from ouikit.lab.book.shelf import Repository, Shelf, complete, read_shelf
@@ -245,6 +246,21 @@ def test_a_contradicted_claim_keeps_its_note(root: Path) -> None:
     ):
         assert "1 contradicted" in text
         assert "reproduced" not in text
+
+
+def test_claims_that_a_scale_does_not_test_are_folded_away() -> None:
+    untested = {**CLAIM, "says": "Gates fall", "predicate": None, "why": None, "verdict": "not run"}
+    shown = tables.claims([CLAIM, untested], "reduced")
+    open_part, fold, folded = shown.html.partition("<details")
+    assert "interval above 0.1" in open_part
+    assert "Gates fall" not in open_part
+    assert "1 of 2 claims" in folded
+    assert "Gates fall" in folded
+    assert tables.ours(untested) in folded
+    assert "Gates fall" not in tables.claims([CLAIM], "reduced").html
+    assert "not run" in shown.text
+    assert not tables.claims([untested], "reduced").html.startswith("<table")
+    assert fold
 
 
 def test_the_largest_scale_that_tested_a_claim_counts(root: Path) -> None:

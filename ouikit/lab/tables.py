@@ -58,10 +58,8 @@ def papers(claim: Mapping[str, Any]) -> str:
     return str(source.get("text") or number(source.get("value")))
 
 
-def test_text(predicate: str | None, against: Any) -> str:
+def test_text(predicate: str, against: Any) -> str:
     """A test in words: `greater than 0.1`."""
-    if predicate is None:
-        return "not tested at this scale"
     if predicate == "within" and isinstance(against, list):
         return f"within {number(against[0])} to {number(against[1])}"
     if predicate == "trend":
@@ -94,9 +92,12 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> 
 
 def promises(paper: "Paper") -> Shown:
     """What the paper claims, before anything is run."""
-    rows = [(escape(c.says), escape(c.where), escape(papers(vars(c)))) for c in paper.claims]
+    rows = [
+        (f"{escape(c.says)}<br><small>{escape(c.where)}</small>", escape(papers(vars(c))))
+        for c in paper.claims
+    ]
     text = "\n".join(f"- {c.says} ({c.where})" for c in paper.claims)
-    return Shown(grid(("Claim", "Where", "The paper"), rows, "ouikit-promises"), text)
+    return Shown(grid(("Claim, and where", "The paper"), rows, "ouikit-promises"), text)
 
 
 def settings(found: "Settings") -> Shown:
@@ -109,21 +110,29 @@ def settings(found: "Settings") -> Shown:
 
 
 def claims(judged: Sequence[Mapping[str, Any]], scale: str) -> Shown:
-    """The paper's numbers beside ours, with verdict and reason."""
+    """The paper's numbers beside ours, with verdict and reason; what this scale does not test is folded."""
     rows = [
         (
             escape(c["says"]) + (f'<br><small class="note">{escape(c["note"])}</small>' if c["note"] else ""),
             escape(papers(c)),
             escape(ours(c)),
-            f"{escape(test_text(c['predicate'], c['against']))}"
-            + (f"<br><small>{escape(c['why'])}</small>" if c["why"] else ""),
+            f"{escape(test_text(c['predicate'], c['against']))}<br><small>{escape(c['why'] or '')}</small>",
             verdict(c["verdict"]),
         )
         for c in judged
+        if c["predicate"]
     ]
     head = ("Claim", "The paper", f"Ours ({scale})", "Test, and why", "Verdict")
+    untested = [(escape(c["says"]), escape(papers(c)), escape(ours(c))) for c in judged if not c["predicate"]]
+    html = grid(head, rows, "ouikit-claims") if rows else ""
+    if untested:
+        html += (
+            '<details class="ouikit-folded"><summary>'
+            f"Not tested at this scale: {len(untested)} of {len(judged)} claims</summary>"
+            f"{grid(head[:3], untested, 'ouikit-untested')}</details>"
+        )
     text = "\n".join(f"{c['verdict']:>13}  {c['id']}: {ours(c)} (paper: {papers(c)})" for c in judged)
-    return Shown(grid(head, rows, "ouikit-claims"), text)
+    return Shown(html, text)
 
 
 def figure(light: str, dark: str, title: str, alt: str, numbers: pd.DataFrame) -> Shown:
@@ -153,6 +162,7 @@ def provenance(record: Mapping[str, Any]) -> Shown:
     rows = {
         "Scale": run["scale"],
         "Run key": run["key"],
+        "Engine": run.get("engine", "local"),
         "Seeds": ", ".join(map(str, run["seeds"])),
         "Finished": made["time"],
         "Time": f"{result['seconds']:.0f} s here; {cells['seconds'] / 60:.1f} CPU-minutes in "
