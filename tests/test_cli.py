@@ -23,11 +23,12 @@ OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}
         (["run", "toy", "-p", "gain"], "NAME=VALUE"),
         (["run", "toy", "--scale", "extendd"], "did you mean extended"),
         (["check", "tyo"], "did you mean toy"),
-        (["bench", "ouii"], "there are: oui"),
+        (["bench", "ouii"], "there are: flower, oui"),
         (["new", "My-Paper", "--title", "x"], "lower-case"),
         (["new", "my_paper", "--title", " "], "the title is empty"),
         (["run", "toy", "-p", "gain=1", "-p", "gain=2"], "given twice"),
         (["run", "toy", "--engine", "dusk"], "dask://HOST:PORT"),
+        (["run", "toy", "--engine", "flower://nowhere"], "flower://HOST:PORT"),
         (["run", "toy", "--jobs", "-1"], "0 or more"),
     ],
 )

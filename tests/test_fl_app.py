@@ -16,8 +16,8 @@ from ouikit.fl.app import client_app, federate, server_app, simulate
 from ouikit.fl.client import client_seed, local_update, probe_positions
 from ouikit.fl.federation import Federation
 from ouikit.fl.grid import LocalGrid, run_local
+from ouikit.fl.methods import METHODS
 from ouikit.fl.nets import build
-from ouikit.fl.strategies import METHODS
 from ouikit.probe import Probe
 from ouikit.train import evaluate
 
@@ -44,11 +44,11 @@ def test_two_runs_agree_to_the_bit_whatever_the_global_generators_hold():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_start_alike_and_their_first_clients_do_the_same(method):
-    """Before the first aggregation nothing depends on the method, except FedProx's term."""
+    """Before the first aggregation nothing depends on the method, but FedProx's term and FedSQ's gates."""
     base, other = simulate(replace(TINY, rounds=1)), simulate(replace(TINY, rounds=1, method=method))
     assert other.rounds[0] == base.rounds[0]
     told = ("client", "num-examples", "oui", "loss", "update_norm")
-    if method == "fedprox":
+    if method in ("fedprox", "fedsq"):
         told = ("client", "num-examples")
     for mine, theirs in zip(base.contributions, other.contributions, strict=True):
         assert [mine[name] for name in told] == [theirs[name] for name in told]

@@ -118,6 +118,63 @@ def test_pathological_clients_have_exactly_so_many_classes_and_classes_are_share
         assert max(sizes) - min(sizes) <= 1
 
 
+# The same partitions as dealt by flwr-datasets, where it is installed (the extra fl-data).
+
+
+def dealt_by_flower(partitioner, labels):
+    """Classes [K × C]: how many samples of each class each client has."""
+    datasets = pytest.importorskip("datasets")
+    partitioner.dataset = datasets.Dataset.from_dict({"label": labels.tolist()})
+    parts = [partitioner.load_partition(client)["label"] for client in range(partitioner.num_partitions)]
+    return np.array([np.bincount(np.array(part), minlength=10) for part in parts])
+
+
+def dealt_by_us(indices, labels):
+    return np.array([np.bincount(labels[part], minlength=10) for part in indices])
+
+
+def test_iid_sizes_are_those_of_flower():
+    flower = pytest.importorskip("flwr_datasets.partitioner")
+    labels = np.random.default_rng(0).integers(0, 10, 1003)
+    theirs = dealt_by_flower(flower.IidPartitioner(7), labels)
+    ours = dealt_by_us(partition.iid(labels, 7, seed=0), labels)
+    assert sorted(ours.sum(axis=1)) == sorted(theirs.sum(axis=1))
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 10.0])
+def test_dirichlet_skew_is_that_of_flower(alpha):
+    """How uneven the clients' shares of a class are, over 40 draws of each: equal means within 4 errors."""
+    flower = pytest.importorskip("flwr_datasets.partitioner")
+    labels = np.repeat(np.arange(10), 100)
+
+    def unevenness(counts):
+        return float(((counts / counts.sum(axis=0)) ** 2).sum(axis=0).mean())
+
+    theirs, ours = [], []
+    for seed in range(40):
+        dealer = flower.DirichletPartitioner(
+            8, "label", alpha, min_partition_size=0, self_balancing=False, seed=seed
+        )
+        theirs.append(unevenness(dealt_by_flower(dealer, labels)))
+        dealt = partition.dirichlet(labels, 8, alpha, seed=seed, balanced=False, minimum=0)
+        ours.append(unevenness(dealt_by_us(dealt, labels)))
+    error = np.sqrt((np.var(theirs) + np.var(ours)) / 40)
+    assert abs(np.mean(theirs) - np.mean(ours)) < 4 * error
+    assert error < 0.02
+
+
+def test_pathological_clients_are_those_of_flower():
+    """So many classes for each client, and as many owners of every class."""
+    flower = pytest.importorskip("flwr_datasets.partitioner")
+    labels = np.repeat(np.arange(10), 60)
+    dealer = flower.PathologicalPartitioner(10, "label", 3, class_assignment_mode="deterministic")
+    theirs = dealt_by_flower(dealer, labels)
+    ours = dealt_by_us(partition.pathological(labels, 10, 3, seed=0), labels)
+    for axis in (0, 1):
+        assert sorted((ours > 0).sum(axis=axis)) == sorted((theirs > 0).sum(axis=axis))
+    assert sorted(ours.sum(axis=1)) == sorted(theirs.sum(axis=1))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

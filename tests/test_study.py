@@ -32,6 +32,7 @@ def test_a_run_leaves_record_rows_and_figures(repo, capsys):
         "differences": {},
         "seeds": [0, 1, 2],
         "key": study.key,
+        "engine": "local",
     }
     grows, shrinks = found["result"]["claims"]
     assert (grows["verdict"], grows["registered"], grows["n"]) == ("reproduced", "reproduced", 3)

@@ -14,6 +14,8 @@ from ouikit.augment import policy
 from ouikit.data.dataset import Dataset, Images
 from ouikit.fl.federation import Federation
 from ouikit.fl.nets import build
+from ouikit.fl.steps import limited
+from ouikit.nn.gated import DualCopy
 from ouikit.oui import balance_oui
 from ouikit.patterns import GATES
 from ouikit.probe import Probe
@@ -23,7 +25,12 @@ Weights = Mapping[str, Tensor]
 
 
 def local_update(
-    federation: Federation, client: int, server_round: int, weights: Weights, proximal_mu: float = 0.0
+    federation: Federation,
+    client: int,
+    server_round: int,
+    weights: Weights,
+    proximal_mu: float = 0.0,
+    structure: Weights | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """One client's answer in one round.
 
@@ -33,18 +40,25 @@ def local_update(
         server_round: 1, 2, …; with the federation's seed and the client it seeds order and augmentation.
         weights: the global model, a state dict.
         proximal_mu: FedProx's μ; the loss then has μ/2 ‖θ − θ_t‖² over all parameters.
+        structure: if given, gates are frozen: those of this state dict hold whatever the weights (FedSQ).
 
     Returns:
         The new state dict, and num-examples, oui (`balance_oui` of the penultimate layer, which is the input
-        of the last gate, on the client's probe, in evaluation mode) and loss (mean cross-entropy on the
-        client's samples after training).
+        of the last gate, on the client's probe, in evaluation mode; of the structure where gates are frozen)
+        and loss (mean cross-entropy on the client's samples after training).
 
     Raises:
         ValueError: the client does not exist. RuntimeError: the weights are another network's.
     """
-    own = federation.client_data(client)
-    model = _network(federation.model, len(own.classes), own.channels)
-    model.load_state_dict(dict(weights))
+    own = federation.client_data(client, server_round)
+    model: nn.Module
+    network = model = _network(federation.model, len(own.classes), own.channels)
+    gate = _last_gate(network)
+    if structure is None:
+        network.load_state_dict(dict(weights))
+    else:
+        model = dual_network(federation, own).load(structure, weights)
+        network, gate = model.quantity, f"structure.{gate}"
     anchor = [p.detach().clone() for p in model.parameters()]
 
     def pull_back() -> None:
@@ -55,9 +69,10 @@ def local_update(
 
     seed = client_seed(federation.seed, server_round, client)
     augment = policy(federation.augment)
-    *_, last = fit(model, own, federation.recipe(), seed=seed, augment=augment, on_backward=pull_back)
-    probe = Probe(model, _probe(federation, own, client, seed), layers=[_last_gate(model)])
-    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    work, recipe = limited(own, federation.steps), federation.recipe()
+    *_, last = fit(model, work, recipe, seed=seed, augment=augment, on_backward=pull_back)
+    probe = Probe(model, _probe(federation, own, client, seed), layers=[gate])
+    state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return state, {
         "num-examples": len(own.train),
         "oui": balance_oui(probe.patterns()),
@@ -92,6 +107,20 @@ def _probe(federation: Federation, own: Dataset, client: int, seed: int) -> Tens
     if federation.protocol == "as_released":
         images = policy(federation.augment)(images, torch.Generator().manual_seed(seed))
     return own.normalised(images)
+
+
+def dual_network(federation: Federation, images: Dataset) -> DualCopy:
+    """The federation's network with frozen gates, for images of this size; `load` gives it weights."""
+    shape = tuple(images.probe(2).shape)
+    held = (federation.frozen_norm, federation.frozen_pool, federation.frozen_gate)
+    return _dual(federation.model, len(images.classes), shape, *held)
+
+
+@lru_cache(maxsize=1)
+def _dual(name: str, classes: int, shape: tuple[int, ...], norm: str, pool: str, gate: str) -> DualCopy:
+    """One per process, as `_network`."""
+    example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return DualCopy(_network(name, classes, shape[1]), example, norm=norm, pool=pool, gate=gate)
 
 
 @lru_cache(maxsize=1)

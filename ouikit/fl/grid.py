@@ -126,13 +126,13 @@ def run_local(
     context = Context(
         run_id=_RUN, node_id=_SERVER, node_config={}, state=RecordDict(), run_config=dict(run_config)
     )
-    with _quiet():
+    with quiet():
         server_app(grid, context)
     return context
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without Flower's hundred lines of log per run."""
     logger = logging.getLogger("flwr")
     before = logger.level

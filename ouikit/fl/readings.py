@@ -53,6 +53,47 @@ def curve(accuracy: Sequence[float]) -> dict[str, float]:
     return {"final": accuracy[-1], "best": max(accuracy), "area": area}
 
 
+def pace(accuracy: Sequence[float]) -> dict[str, float]:
+    """How fast and how steadily an accuracy curve, rounds 1 … R, gets to its best.
+
+    Returns:
+        best (on the test split) and best_round, the first round that has it; within_95, the first round with
+        95 % of it; mean over all rounds; final; jitter, the mean absolute change from one round to the next
+        over the last ⌊R/2⌋ changes (0 where there is none).
+
+    >>> pace([0.5, 1.0, 0.5, 1.0])
+    {'best': 1.0, 'best_round': 2.0, 'within_95': 2.0, 'mean': 0.75, 'final': 1.0, 'jitter': 0.5}
+    """
+    curve, best = np.asarray(accuracy, dtype=np.float64), max(accuracy)
+    changes = np.abs(np.diff(curve))[-(len(curve) // 2) :]
+    return {
+        "best": float(best),
+        "best_round": float(curve.argmax() + 1),
+        "within_95": float((curve >= 0.95 * best).argmax() + 1),
+        "mean": float(curve.mean()),
+        "final": float(curve[-1]),
+        "jitter": float(changes.mean()) if changes.size else 0.0,
+    }
+
+
+def paced_rows(outcome: Outcome) -> Iterator[Row]:
+    """One run as a long table: what was judged after every round; at the last one `pace`, drift, faults.
+
+    drift is the mean norm of the clients' updates; faults counts answers that were left out.
+    """
+    for entry in outcome.rounds:
+        yield from (
+            {"step": int(entry["round"]), "metric": m, "value": entry[m]} for m in entry if m != "round"
+        )
+    told = {
+        **pace([entry["accuracy"] for entry in outcome.rounds[1:]]),
+        "drift": float(np.mean([entry["update_norm"] for entry in outcome.contributions])),
+        "faults": float(len(outcome.faults)),
+    }
+    last = int(outcome.rounds[-1]["round"])
+    yield from ({"step": last, "metric": metric, "value": value} for metric, value in told.items())
+
+
 def mechanism(contributions: Sequence[Entry], people: Population) -> dict[str, float]:
     """What the weights did and what OUI goes along with, over all replies of a run.
 

@@ -28,7 +28,6 @@ from ouikit.fl.weights import (
 )
 
 Arrays = dict[str, NDArray[Any]]
-_PATIENCE = 120.0  # seconds in which a node says which partition it holds
 
 
 class RoundFailedError(RuntimeError):
@@ -65,6 +64,7 @@ class PairedFedAvg(FedAvg):
     Args:
         seed: of the participants.
         min_replies: usable replies that a round needs; the number of participants makes every fault fatal.
+        patience: seconds for enough nodes to be there, and for a node to say which partition it holds.
         flower: keywords of `flwr.serverapp.strategy.FedAvg`, such as fraction_train; `weighted_by_key` is
             not among them.
 
@@ -76,11 +76,13 @@ class PairedFedAvg(FedAvg):
 
     needs: ClassVar[tuple[str, ...]] = ()  # metrics in [0, 1] that the weights are made of
 
-    def __init__(self, *, seed: int = 0, min_replies: int = 1, **flower: Any) -> None:
+    def __init__(
+        self, *, seed: int = 0, min_replies: int = 1, patience: float = 600.0, **flower: Any
+    ) -> None:
         if min_replies < 1:
             raise ValueError(f"min_replies must be at least 1: got {min_replies}")
         super().__init__(weighted_by_key="weight", **flower)
-        self.seed, self.min_replies = seed, min_replies
+        self.seed, self.min_replies, self.patience = seed, min_replies, patience
         self.faults: list[dict[str, Any]] = []
         self.contributions: list[dict[str, float]] = []
         self._partition: dict[int, int] = {}  # of a node
@@ -91,18 +93,29 @@ class PairedFedAvg(FedAvg):
         """The aggregation weights of a round's usable replies; they sum to 1. Subclasses override this."""
         return size_weights([reply.metrics["num-examples"] for reply in replies])
 
+    def state(self) -> dict[str, Any]:
+        """What the strategy remembers from round to round besides `contributions` and `faults`.
+
+        As JSON holds it. Nothing here; a subclass that remembers overrides this and `restore`.
+        """
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Remember again what `state` told, in a server that was started anew."""
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the global model to this round's participants.
 
         Raises:
+            RoundFailedError: there are too few nodes.
             RuntimeError: a node does not say which partition it holds, or two hold the same.
         """
         self._asked = {}
         if self.fraction_train == 0.0:
             return []
-        nodes = self._nodes(grid)
+        nodes = self._nodes(grid, server_round)
         count = max(int(len(nodes) * self.fraction_train), self.min_train_nodes)
         chosen = participants(self.seed, server_round, sorted(nodes), count)
         self._asked = {nodes[partition]: partition for partition in chosen}
@@ -146,23 +159,28 @@ class PairedFedAvg(FedAvg):
                 metrics["weight"] = float(metrics["num-examples"])  # type: ignore[arg-type]
         return super().aggregate_evaluate(server_round, answers)
 
-    def _nodes(self, grid: Grid) -> dict[int, int]:
+    def _nodes(self, grid: Grid, server_round: int) -> dict[int, int]:
         """Partition -> node, of the nodes that are there; waits until enough of them are."""
         needed = max(self.min_available_nodes, self.min_train_nodes)
+        deadline = time.monotonic() + self.patience
         while len(present := list(grid.get_node_ids())) < needed:
-            time.sleep(1)
+            if time.monotonic() > deadline:
+                raise RoundFailedError(
+                    f"round {server_round}: {len(present)} nodes are there, {needed} needed"
+                )
+            time.sleep(min(1.0, self.patience))
         unknown = [node for node in present if node not in self._partition]
         if unknown:
             queries = [Message(RecordDict(), node, MessageType.QUERY) for node in unknown]
-            for answer in grid.send_and_receive(queries, timeout=_PATIENCE):
+            for answer in grid.send_and_receive(queries, timeout=self.patience):
                 if not answer.has_error():
                     partition = _metrics_of(answer)["partition-id"]
                     self._partition[answer.metadata.src_node_id] = int(partition)  # type: ignore[arg-type]
         silent = [node for node in present if node not in self._partition]
         if silent:
             raise RuntimeError(
-                f"nodes {silent} do not say which partition they hold: register ouikit.fl.app.identify as "
-                "the query function of the ClientApp"
+                f"nodes {silent} do not say which partition they hold: they are gone, or their ClientApp "
+                "does not register ouikit.fl.app.identify as its query function"
             )
         nodes = {self._partition[node]: node for node in present}
         if len(nodes) < len(present):
@@ -281,16 +299,6 @@ class FedOUIAlignment(FedOUI):
         powers = {"gamma": self.gamma, "eta": self.eta, "epsilon": self.epsilon}
         oui = self.oui(replies, server_round)
         return fedoui_alignment_weights(oui, _updates(replies), _sizes(replies), **powers)
-
-
-METHODS: dict[str, type[PairedFedAvg]] = {
-    "fedavg": PairedFedAvg,
-    "fedprox": PairedFedProx,
-    "alignment": GradientAlignment,
-    "fedoui": FedOUI,
-    "product": FedOUIAlignment,
-    "shuffled": ShuffledFedOUI,
-}
 
 
 def participants(seed: int, server_round: int, partitions: list[int], count: int) -> list[int]:

@@ -125,9 +125,14 @@ def likeliest_beta(oui: ArrayLike) -> tuple[float, float] | None:
 
 
 def alignment(updates: ArrayLike, num_examples: ArrayLike) -> Vector:
-    """max(0, cosine) of each update Δ_k with the mean update Σ n_k Δ_k / Σ n_k; 0 where one of them is 0.
+    """max(0, c) with c the `cosine_to_mean` of each update, in [0, 1]. Arguments and errors as there."""
+    return np.maximum(cosine_to_mean(updates, num_examples), 0.0)
 
-    updates: K × P. Returns float64 [K] in [0, 1]. Raises as `fedoui_weights`.
+
+def cosine_to_mean(updates: ArrayLike, num_examples: ArrayLike) -> Vector:
+    """Cosine of each update Δ_k with the mean update Σ n_k Δ_k / Σ n_k; 0 where one of them is 0.
+
+    updates: K × P. Returns float64 [K] in [−1, 1]. Raises as `fedoui_weights`.
     """
     rows = np.asarray(updates, dtype=np.float64)
     if rows.ndim != 2 or not np.isfinite(rows).all():
@@ -138,7 +143,7 @@ def alignment(updates: ArrayLike, num_examples: ArrayLike) -> Vector:
     mean = sizes @ rows
     lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(mean)
     cosine = np.divide(rows @ mean, lengths, out=np.zeros(len(rows)), where=lengths > 0)
-    return np.clip(cosine, 0.0, 1.0)
+    return np.clip(cosine, -1.0, 1.0)
 
 
 def effective_clients(weights: ArrayLike) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ouikit.lab import keys, notebook
 from ouikit.lab.paper import Paper, read_paper
+from ouikit.lab.sweep import executors
 
 
 class UnknownNameError(LookupError):
@@ -86,15 +87,33 @@ class Chapter:
         nearest = min(apart, key=lambda scale: len(apart[scale]))
         return Settings(resolved, "exploratory" if apart[nearest] else nearest, nearest, apart[nearest])
 
-    def key(self, parameters: Mapping[str, Any]) -> str:
-        """Name of the run: code, parameters, sources that the code reaches, lock, claims, device."""
+    def key(self, parameters: Mapping[str, Any], engine: str = "local") -> str:
+        """Name of the run: code, parameters, sources that the code reaches, lock, claims, device.
+
+        Runs on an engine of Flower have keys of their own; all other engines share one.
+        """
+        kind = executors.flower(engine)
+        claims = {"claims": hashlib.sha256(repr(self.paper).encode()).hexdigest()}
         return keys.run_key(
             self.code,
             parameters,
             lock=self.lock,
-            data={"claims": hashlib.sha256(repr(self.paper).encode()).hexdigest()},
+            data=claims | ({"engine": kind} if kind else {}),
             device=device_kind(parameters.get("device", "auto")),
         )
+
+    @cached_property
+    def federated(self) -> bool:
+        """Whether the chapter can run on an engine of Flower."""
+        return keys.reaches(self.code, executors.FEDERATED)
+
+    def check_engine(self, engine: str) -> None:
+        """Raises ParameterError where an engine of Flower is to run a chapter that is not federated."""
+        if executors.flower(engine) and not self.federated:
+            can = ", ".join(chapter.slug for chapter in chapters(self.root) if chapter.federated)
+            raise notebook.ParameterError(
+                f"{self.slug} is not federated; engine {engine!r} runs {can or 'none of these chapters'}"
+            )
 
     def science_key(self) -> str:
         """Hash of what makes the numbers: code cells, the science they reach, the lock; no laboratory."""

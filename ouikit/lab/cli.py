@@ -16,6 +16,7 @@ from ouikit.lab import check, keys, notebook, record, scaffold, tables
 from ouikit.lab.chapter import Chapter, Settings, UnknownNameError, chapters, runs_folder, slugs
 from ouikit.lab.notebook import ParameterError
 from ouikit.lab.run import Run, RunError, execute, find, publish
+from ouikit.lab.sweep import executors
 
 WRONG_CALL = 2
 BENCHMARKS = Path(__file__).parents[1] / "bench"
@@ -97,15 +98,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    where = "local, or dask://HOST:PORT of a Dask scheduler"
+    where = (
+        "local, or dask://HOST:PORT of a Dask scheduler; for a federated chapter also flower-sim (Ray) and "
+        "flower://HOST:PORT of a SuperLink"
+    )
     parser.add_argument("--engine", type=_engine, default="local", help=where)
     many = "worker processes (default: one a core; 0: in the notebook)"
     parser.add_argument("--jobs", type=_jobs, help=many)
 
 
 def _engine(text: str) -> str:
-    if text != "local" and not re.fullmatch(r"dask://[^/:]+:\d+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither local nor dask://HOST:PORT")
+    if text != "local" and not executors.flower(text) and not re.fullmatch(r"dask://[^/:]+:\d+", text):
+        known = "local, dask://HOST:PORT, flower-sim, flower://HOST:PORT"
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {known}")
     return text
 
 
@@ -206,6 +211,8 @@ def _new(args: argparse.Namespace) -> int:
 def _book(args: argparse.Namespace) -> int:
     from ouikit.lab.book import publish_book
 
+    if executors.flower(args.engine):
+        raise ParameterError(f"the book runs every chapter; --engine {args.engine} is for `ouikit run`")
     root = keys.repo_root()
     folders, failed = [], []
     for chapter in chapters(root):

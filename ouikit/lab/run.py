@@ -30,9 +30,9 @@ class Run:
     cached: bool
 
 
-def find(chapter: Chapter, settings: Settings) -> Run | None:
+def find(chapter: Chapter, settings: Settings, engine: str = "local") -> Run | None:
     """The run with these parameters and today's code, if it is complete on disk."""
-    folder = chapter.folder(chapter.key(settings.parameters))
+    folder = chapter.folder(chapter.key(settings.parameters, engine))
     try:
         found = record.read(folder)
     except record.RecordError:
@@ -65,11 +65,13 @@ def execute(
 
     Raises:
         RunError: if a cell raised; a changed verdict is such a cell.
+        ParameterError: if the engine is one of Flower's and the chapter is not federated.
         PermissionError: if the run folder cannot be written.
     """
-    if not force and (run := find(chapter, settings)):
+    chapter.check_engine(engine)
+    if not force and (run := find(chapter, settings, engine)):
         return run
-    key = chapter.key(settings.parameters)
+    key = chapter.key(settings.parameters, engine)
     folder = record.make_folder(chapter.folder(key))
     (folder / "failed.ipynb").unlink(missing_ok=True)  # of a run before this one
     part = folder / f"part-{os.getpid()}.ipynb"

@@ -44,7 +44,8 @@ def begin(slug: str, values: Mapping[str, Any]) -> "Study":
     """Start a study inside a notebook; `values` are its globals, which hold the parameters.
 
     Raises:
-        ParameterError: for a value of the wrong type (papermill alone would let it pass).
+        ParameterError: for a value of the wrong type (papermill alone would let it pass), or an engine of
+            Flower where the chapter is not federated.
         PermissionError: if the run folder cannot be written, with the way out.
     """
     chapter = Chapter(slug)
@@ -57,7 +58,9 @@ class Study:
     def __init__(self, chapter: Chapter, parameters: Mapping[str, Any]) -> None:
         self.chapter = chapter
         self.settings = chapter.place(parameters)
-        self.key = chapter.key(self.settings.parameters)
+        self.engine = os.environ.get("OUIKIT_ENGINE", "local")
+        chapter.check_engine(self.engine)
+        self.key = chapter.key(self.settings.parameters, self.engine)
         # Cells that nobody checked against the committed notebook must not pass for the run of that key.
         official = os.environ.get("OUIKIT_RUN_KEY") == self.key
         self.folder = chapter.folder(self.key) / ("" if official else "by-hand")
@@ -94,7 +97,7 @@ class Study:
             seeds=seeds,
             store=self.chapter.folder("cells"),
             context=canonical([self.chapter.lock, device, self._data]),
-            engine=os.environ.get("OUIKIT_ENGINE", "local"),
+            engine=self.engine,
             jobs=int(jobs) if jobs else None,
             force=os.environ.get("OUIKIT_FORCE") == "1",
             title=title or self.chapter.slug,
@@ -168,6 +171,7 @@ class Study:
                 "differences": self.settings.differences,
                 "seeds": parameters.get("seeds", [parameters.get("seed")]),
                 "key": self.key,
+                "engine": self.engine,
             },
             "result": {
                 "status": status,

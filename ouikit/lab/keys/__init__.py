@@ -70,6 +70,15 @@ def cell_hash(
     return _sha(canonical([_SCHEMA, found.description, sources]))
 
 
+def reaches(code: Callable[..., Any] | Iterable[str], module: str) -> bool:
+    """Whether a cell function, or code cells, reach a module of our packages. Raises as `cell_hash`."""
+    if callable(code):
+        names = identify(code, tuple(PACKAGES)).references
+    else:
+        names = {name for cell in code for name in imports(cell)}
+    return module in module_closure(names)
+
+
 def canonical(value: Any) -> str:
     """One JSON text per value: sorted keys, no spaces, NumPy scalars as Python's, tuples as lists.
 

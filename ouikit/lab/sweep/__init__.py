@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 import pandas as pd
 
-from ouikit.lab.keys import canonical, cell_hash
+from ouikit.lab.keys import canonical, cell_hash, reaches
 from ouikit.lab.sweep import executors
 from ouikit.lab.sweep.cells import Cell, DamagedCellError, Store
 from ouikit.lab.sweep.grid import Arguments, Grid, calls, check_call, label
@@ -55,7 +55,7 @@ def sweep(
     Each finished cell is one file in `store`, named by the point, the seed, the code of `cell`
     (`keys.cell_hash`) and `context` (what else the result depends on, such as data checksums). Only missing
     cells are computed, or all with `force`; runs that share a store share the work. `engine` and `jobs`: see
-    `executors.start`.
+    `executors.start`; the cells of an engine of Flower are kept apart from those of the others.
 
     Returns the point's columns, `seed`, what else the cells returned, `metric`, `value`; rows in the order
     of the grid, then of the seeds. `.attrs["cells"]` counts cells: total, computed, cached, diverged (with a
@@ -63,6 +63,12 @@ def sweep(
     ValueError for a grid that cannot be run (also one with a point twice), StoreError, before anything is
     computed, where the store cannot be written, and SweepError, at the end, for cells that failed.
     """
+    if kind := executors.flower(engine):
+        if not reaches(cell, executors.FEDERATED):
+            raise ValueError(
+                f"engine {engine!r} is for federations: the cell does not reach {executors.FEDERATED}"
+            )
+        context = canonical([context, kind])
     tasks = _tasks(cell, calls(grid, seeds), context)
     folder = Path(store)
     cells = Store(folder)

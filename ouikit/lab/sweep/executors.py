@@ -17,6 +17,8 @@ from loky import ProcessPoolExecutor, cpu_count
 from ouikit.lab.sweep import worker
 from ouikit.lab.sweep.progress import say
 
+FEDERATED = "ouikit.fl.app"  # the module that the engines of Flower run
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -32,6 +34,8 @@ def start(engine: str | Executor, jobs: int | None) -> Iterator[Engine]:
 
     `"local"`: `jobs` processes (default: one per CPU; 0: in this process); `"dask://HOST:PORT"`: the workers
     of a Dask scheduler; an Executor is used as it is, `jobs` cells at a time, and left running.
+    `"flower-sim"`, `"flower://HOST:PORT"`: the cells one after the other in this process, where each finds
+    the name in the environment's OUIKIT_ENGINE and hands its federation over to Flower.
     Raises ValueError for another engine, ConnectionError where no scheduler answers.
     """
     if jobs is not None and jobs < 0:
@@ -44,13 +48,27 @@ def start(engine: str | Executor, jobs: int | None) -> Iterator[Engine]:
     elif engine == "local":
         with _stopped(LocalWorkers(slots)) as executor:
             yield Engine(executor, lambda: slots)
+    elif flower(engine):
+        with _named(engine):
+            yield Engine(ThisProcess(), lambda: 1)
     elif address := re.fullmatch(r"dask://([^/\s]+:\d+)", engine):
         with _dask(address[1]) as found:
             yield found
     else:
-        near = get_close_matches(engine, ["local", "dask://HOST:PORT"], 1, 0.3)
+        known = ["local", "dask://HOST:PORT", "flower-sim", "flower://HOST:PORT"]
+        near = get_close_matches(engine, known, 1, 0.3)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown engine {engine!r}; {hint}Use 'local', 'dask://HOST:PORT' or an Executor")
+        raise ValueError(f"unknown engine {engine!r}; {hint}There are {', '.join(known)}, and Executors")
+
+
+def flower(engine: str | Executor) -> str:
+    """The kind of an engine of Flower, "flower-sim" or "flower"; empty for every other engine.
+
+    What such an engine computes is kept apart from what others did; addresses do not matter.
+    """
+    if engine == "flower-sim":
+        return "flower-sim"
+    return "flower" if isinstance(engine, str) and re.fullmatch(r"flower://[^/\s]+:\d+", engine) else ""
 
 
 class ThisProcess(Executor):
@@ -97,6 +115,18 @@ class LocalWorkers(Executor):
         """Let the processes end by themselves, or, with `cancel_futures`, kill them."""
         for pool in self._pools:
             pool.shutdown(wait=wait, kill_workers=cancel_futures)
+
+
+@contextmanager
+def _named(engine: str) -> Iterator[None]:
+    before = os.environ.get("OUIKIT_ENGINE")
+    os.environ["OUIKIT_ENGINE"] = engine
+    try:
+        yield
+    finally:
+        os.environ.pop("OUIKIT_ENGINE")
+        if before is not None:
+            os.environ["OUIKIT_ENGINE"] = before
 
 
 @contextmanager

@@ -1,0 +1,67 @@
+"""What the average of weights does to the functions behind them.
+
+If outputs were linear in the weights, the averaged model would give the average of its clients' outputs. They
+are not: this module measures how far it is from that.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ouikit.fl.client import local_update
+from ouikit.fl.federation import Federation
+from ouikit.fl.fedsq import FedSQ
+from ouikit.fl.judge import Judge
+from ouikit.fl.methods import METHODS
+from ouikit.fl.weights import size_weights
+
+
+def mean_state(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """Σ w_k θ_k over state dicts, added up in double precision; what is not floating point is the first's.
+
+    Raises:
+        ValueError: not one weight per state dict, or none.
+    """
+    if not states or len(states) != len(weights):
+        raise ValueError(f"one weight per state dict: got {len(weights)} for {len(states)}")
+    mean = {name: tensor.clone() for name, tensor in states[0].items()}
+    for name, tensor in mean.items():
+        if tensor.is_floating_point():
+            parts = [weight * state[name].double() for weight, state in zip(weights, states, strict=True)]
+            mean[name] = torch.stack(parts).sum(0).to(tensor.dtype)
+    return mean
+
+
+def averaging_gap(of_mean: Tensor, of_clients: Tensor, weights: Sequence[float]) -> float:
+    """How far the averaged model is from the average of the models, as a share of their spread.
+
+    √(‖f(θ̄) − f̄‖² / Σ_k w_k ‖f(θ_k) − f̄‖²) with f̄ = Σ w_k f(θ_k) and norms over samples and classes.
+
+    Args:
+        of_mean: outputs of the averaged model, [N, C].
+        of_clients: those of the clients, [K, N, C].
+        weights: K weights that sum to 1.
+
+    Returns:
+        A number ≥ 0; 0 for models that are linear in their weights, nan where all clients are alike.
+    """
+    shares = torch.as_tensor(weights, dtype=torch.float64)[:, None, None]
+    mean = (shares * of_clients.double()).sum(0)
+    spread = (shares * (of_clients.double() - mean).square()).sum()
+    return float(((of_mean.double() - mean).square().sum() / spread).sqrt())
+
+
+def first_round_gap(federation: Federation) -> float:
+    """`averaging_gap` on the test images after the first round with all clients, under FedAvg's weights."""
+    frozen = issubclass(METHODS[federation.method], FedSQ)
+    judge = Judge(federation, frozen=frozen)
+    structure = judge.initial if frozen else None
+    answers = [
+        local_update(federation, client, 1, judge.initial, structure=structure)
+        for client in range(federation.clients)
+    ]
+    states = [state for state, _ in answers]
+    shares = [float(w) for w in size_weights([told["num-examples"] for _, told in answers])]
+    of_clients = torch.stack([judge.outputs(state) for state in states])
+    return averaging_gap(judge.outputs(mean_state(states, shares)), of_clients, shares)

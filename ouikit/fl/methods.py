@@ -1,0 +1,54 @@
+"""The strategies by the names that a `Federation` knows them by."""
+
+from typing import Any
+
+from flwr.app import ArrayRecord
+
+from ouikit.fl.federation import Federation
+from ouikit.fl.fedsq import FedSQ
+from ouikit.fl.monitor import AtypicalClientMonitor
+from ouikit.fl.strategies import (
+    FedOUI,
+    FedOUIAlignment,
+    GradientAlignment,
+    PairedFedAvg,
+    PairedFedProx,
+    ShuffledFedOUI,
+)
+
+METHODS: dict[str, type[PairedFedAvg]] = {
+    "fedavg": PairedFedAvg,
+    "fedprox": PairedFedProx,
+    "alignment": GradientAlignment,
+    "fedoui": FedOUI,
+    "product": FedOUIAlignment,
+    "shuffled": ShuffledFedOUI,
+    "fedsq": FedSQ,
+    "monitor": AtypicalClientMonitor,
+    "risk_aware": AtypicalClientMonitor,
+}
+
+
+def strategy_of(federation: Federation) -> PairedFedAvg:
+    """The strategy of a federation, ready to start.
+
+    Raises:
+        KeyError: the method is unknown.
+    """
+    if federation.method not in METHODS:
+        raise KeyError(f"no method {federation.method!r}; there are {', '.join(METHODS)}")
+    kind, special = METHODS[federation.method], dict[str, Any]()
+    if issubclass(kind, AtypicalClientMonitor):
+        probe = federation.data().probe(federation.shared_probe)
+        special = {"network": federation.network, "probe": probe}
+        special["risk_aware"] = federation.method == "risk_aware"
+    if issubclass(kind, FedSQ):  # named here, for a server that goes on after an interruption
+        special = {"structure": ArrayRecord(federation.network().state_dict())}
+    return kind(
+        seed=federation.seed,
+        fraction_train=federation.per_round / federation.clients,
+        fraction_evaluate=0.0,
+        min_train_nodes=federation.per_round,
+        min_available_nodes=federation.clients,
+        **special,
+    )

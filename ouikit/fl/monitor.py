@@ -1,0 +1,88 @@
+"""A Flower strategy that watches how far each client's model leaves the global one, on a shared probe."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ouikit.divergence import DIVERGENCES, TEMPERATURE, THRESHOLD, risk_factors, robust_z
+from ouikit.fl.strategies import PairedFedAvg, Reply
+from ouikit.fl.weights import Vector, cosine_to_mean
+from ouikit.patterns import Pattern
+from ouikit.probe import Probe
+
+
+class AtypicalClientMonitor(PairedFedAvg):
+    """FedAvg that scores every client by its divergence from the global model, on the server.
+
+    The server puts each received model on one probe of its own and compares its activation patterns with
+    those of the global model that the client was sent: no labels, no other data, nothing that a client
+    reports about itself. The scores join `contributions`:
+
+    * pairwise, direct, cells: as in `ouikit.divergence.DIVERGENCES`;
+    * z: `robust_z` of the round's `score`, two-sided;
+    * cosine: `cosine_to_mean` of the update, for comparison.
+
+    It monitors and excludes nobody. With `risk_aware` the weights are multiplied by `risk_factors`, so that
+    clients beyond `threshold` count for less.
+
+    It goes together with any strategy of `ouikit.fl.strategies`, whose weights it then starts from::
+
+        class MonitoredFedOUI(AtypicalClientMonitor, FedOUI): ...
+
+    Args:
+        network: builds the model that the arrays belong to, with at least one gate, or with named `layers`.
+        probe: inputs [m, …], m ≥ 2, as that model takes them; typical ones, on the CPU.
+        layers: as in `ouikit.record_patterns`.
+        score: the divergence by which z and the weights are made.
+        risk_aware: whether scores change weights.
+        threshold, temperature: as in `ouikit.divergence.risk_weights`.
+        strategy: keywords of the strategy that it extends, `PairedFedAvg` by itself.
+
+    Raises ValueError for another score, or as `ouikit.record_patterns` where there is nothing to watch.
+
+    Source: arXiv 2605.22266, reconstruction; the abstract describes monitoring and risk-aware aggregation.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Callable[[], nn.Module],
+        probe: Tensor,
+        layers: Iterable[str] | None = None,
+        score: str = "pairwise",
+        risk_aware: bool = False,
+        threshold: float = THRESHOLD,
+        temperature: float = TEMPERATURE,
+        **strategy: object,
+    ) -> None:
+        super().__init__(**strategy)  # type: ignore[arg-type]
+        if score not in DIVERGENCES:
+            raise ValueError(f"score must be one of {', '.join(DIVERGENCES)}: got {score!r}")
+        risk_factors([0.0], threshold=threshold, temperature=temperature)  # wrong values are told now
+        self.score, self.risk_aware = score, risk_aware
+        self.threshold, self.temperature = threshold, temperature
+        self._probe = Probe(network(), probe, layers=layers)
+        self._probe.patterns()
+
+    def weights(self, replies: list[Reply], server_round: int) -> Vector:
+        """The strategy's own, times the risk factors if `risk_aware`; enters the scores in the replies."""
+        before = self._patterns({name: torch.from_numpy(array) for name, array in self._global.items()})
+        for reply in replies:
+            record = next(iter(reply.message.content.array_records.values()))
+            after = self._patterns(record.to_torch_state_dict())
+            reply.metrics.update({name: apart(after, before) for name, apart in DIVERGENCES.items()})
+        scores = [reply.metrics[self.score] for reply in replies]
+        sizes = [reply.metrics["num-examples"] for reply in replies]
+        cosines = cosine_to_mean([reply.update for reply in replies], sizes)
+        for reply, z, cosine in zip(replies, robust_z(scores), cosines, strict=True):
+            reply.metrics.update({"z": float(z), "cosine": float(cosine)})
+        weights = super().weights(replies, server_round)
+        if not self.risk_aware:
+            return weights
+        risky = weights * risk_factors(scores, threshold=self.threshold, temperature=self.temperature)
+        return risky / risky.sum()
+
+    def _patterns(self, state: dict[str, Tensor]) -> Pattern:
+        self._probe.model.load_state_dict(state)
+        return self._probe.patterns()

@@ -1,0 +1,57 @@
+"""Flower's simulation on Ray: the bits of one process, errors, a client that answers too late."""
+
+import json
+import os
+import time
+from dataclasses import replace
+
+import pytest
+from flwr.clientapp import ClientApp
+
+from ouikit.fl.app import identify, server_app, simulate, train
+from ouikit.fl.federation import Federation
+from ouikit.fl.ray import run_ray
+
+pytest.importorskip("ray")
+PAIR = Federation(method="fedoui", clients=2, per_round=2, rounds=2)
+
+
+@pytest.fixture(autouse=True)
+def no_engine(monkeypatch):
+    monkeypatch.delenv("OUIKIT_ENGINE", raising=False)
+
+
+@pytest.mark.slow
+def test_ray_gives_the_bits_of_one_process(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    expected = simulate(PAIR)
+    monkeypatch.setenv("OUIKIT_ENGINE", "flower-sim")
+    assert (
+        simulate(PAIR).json() == expected.json()
+    )  # weights, accuracies and contributions, to the last digit
+    assert os.environ["PYTHONPATH"] == "mine"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+@pytest.mark.slow
+def test_who_answers_late_is_left_out():
+    """Workers are warm when the round begins: they have said before which partition they hold."""
+    app = ClientApp()
+    app.query()(identify)
+
+    @app.train()
+    def late(message, context):
+        if context.node_config["partition-id"] == 1:
+            time.sleep(12)
+        return train(message, context)
+
+    hurried = replace(PAIR, rounds=1, timeout=6.0)
+    told = json.loads(run_ray(server_app, app, 2, hurried.config()).state["outcome"]["json"])
+    assert told["faults"] == [{"round": 1, "client": 1, "reason": "no answer"}]
+    assert [(entry["client"], entry["weight"]) for entry in told["contributions"]] == [(0, 1.0)]
+
+
+@pytest.mark.slow
+def test_what_the_server_raises_is_raised():
+    with pytest.raises(KeyError, match="fedsgd"):
+        run_ray(server_app, ClientApp(), 1, {"method": "fedsgd"})
