@@ -8,6 +8,7 @@ test.
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -24,8 +25,8 @@ from ouikit.fl.ray import run_ray
 from ouikit.fl.superlink import run_superlink
 
 PAIR = Federation(method="fedoui", clients=2, per_round=2)
-REPEATS = 2  # short and long runs of each runner
 QUICK, DEPLOYED = (2, 22), (1, 3)  # rounds of the short and of the long run
+REPEATS = {QUICK: 6, DEPLOYED: 3}  # of both
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Cost:
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
-    """Measure the three runners, in about four minutes. Returns one row per figure: median and range."""
+    """Measure the three runners, in about six minutes. Returns one row per figure: median and range."""
     say = progress or (lambda part: None)
     say("one process")
     rows = _rows("one process", _rounds(lambda rounds: _inside(run_local, rounds), QUICK))
@@ -64,7 +65,7 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
 
 def _rounds(cost: Callable[[int], Cost], ends: tuple[int, int]) -> list[Cost]:
     short, long = ends
-    return [cost(long).per_round(cost(short), long - short) for _ in range(REPEATS)]
+    return [cost(long).per_round(cost(short), long - short) for _ in range(REPEATS[ends])]
 
 
 def _inside(runner: Callable[..., Any], rounds: int) -> Cost:
@@ -92,9 +93,12 @@ def _deployed(there: Deployment, rounds: int) -> Cost:
 
 
 def _processes() -> float:
-    """Processor seconds so far of this process and of all that descend from it."""
-    here = psutil.Process()
-    return sum(sum(process.cpu_times()[:2]) for process in [here, *here.children(recursive=True)])
+    """Processor seconds so far of this process and of all that descend from it and still live."""
+    here, total = psutil.Process(), 0.0
+    for process in [here, *here.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):  # it has ended just now
+            total += sum(process.cpu_times()[:2])
+    return total
 
 
 def _rows(runner: str, costs: list[Cost]) -> list[Row]:
