@@ -187,6 +187,7 @@ class Study:
         if self._rows:
             rows = pd.concat(self._rows, ignore_index=True)
             rows.attrs = {}
-            record.write_atomically(self.folder / "rows.parquet", rows.to_parquet(index=False))
+            small = rows.to_parquet(index=False, compression="zstd", compression_level=19)
+            record.write_atomically(self.folder / "rows.parquet", small)
         record.write(new, self.folder)
         self._record = new
