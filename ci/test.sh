@@ -14,6 +14,8 @@ step "the form of the chapters"
 ouikit check
 step "unit, property and structure tests"
 pytest -q
+step "the compiled package"
+pytest -q kernels/tests
 step "every chapter at reduced scale, and the book with warnings as errors"
 ouikit book
 step "every line of every notebook, on cached sweep cells"

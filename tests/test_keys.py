@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -159,6 +160,15 @@ def test_compiled_packages_add_their_sources_or_their_libraries(tmp_path, monkey
     assert module_closure(["toygemm"], ("toygemm",)).keys() == {"toygemm", "toygemm/toygemm/_gemm.so"}
     (tmp_path / "pyproject.toml").write_text("")
     assert module_closure(["toygemm"], ("toygemm",)).keys() == {"toygemm", "toygemm/src/avx2/u8.c"}
+    (tmp_path / "CMakeLists.txt").write_text("")  # has the flags
+    assert module_closure(["toygemm"], ("toygemm",)).keys() > {"toygemm/CMakeLists.txt"}
+
+
+def test_a_package_installed_for_editing_is_read_where_its_sources_are():
+    """Its build lies elsewhere, and comes first in its search path."""
+    found = module_closure(["ouigemm"])
+    assert {"ouigemm.products", "ouigemm/src/gemm.c", "ouigemm/CMakeLists.txt"} <= found.keys()
+    assert found["ouigemm"] == ROOT / "kernels" / "ouigemm" / "__init__.py"
 
 
 def test_source_hash_sees_transitive_changes_and_nothing_else(toykit):

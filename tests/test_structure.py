@@ -105,9 +105,9 @@ def test_the_table_of_contents_lists_only_what_exists():
 def test_conda_users_get_the_one_lock():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    assert pip == ["-c ci/constraints.txt", "torch", "-e .[all]"]
+    assert pip == ["-c ci/constraints.txt", "torch", "-e .[all]", "-e ./kernels[test]"]
     setup = (ROOT / "ci" / "env.sh").read_text()
-    for part in ("-c ci/constraints.txt", " torch ", "-e '.[all]'"):
+    for part in ("-c ci/constraints.txt", " torch ", "-e '.[all]'", "-e './kernels[test]'"):
         assert part in setup
     assert "python=3.11" in environment["dependencies"]
 
@@ -120,7 +120,10 @@ def test_the_lock_pins_every_direct_dependency():
     (all_of_them,) = extras["all"]
     locked = all_of_them.removeprefix("ouikit[").removesuffix("]").split(",")
     assert set(extras) - set(locked) == {"all", "fl-data"}  # which wants an older fsspec than the lock has
+    kernels = tomllib.loads((ROOT / "kernels" / "pyproject.toml").read_text())
     wanted = [*project["dependencies"], *(d for name in locked for d in extras[name])]
+    wanted += [*kernels["build-system"]["requires"], *kernels["project"]["dependencies"]]
+    wanted += kernels["project"]["optional-dependencies"]["test"]
     names = {re.split(r"[\[<>=~!;]", line)[0].lower().replace("_", "-") for line in wanted} - {"ouikit"}
     pinned = re.findall(r"^([A-Za-z0-9_.-]+)==[^+\s]+$", (ROOT / "ci" / "constraints.txt").read_text(), re.M)
     assert names <= {name.lower().replace("_", "-").replace(".", "-") for name in pinned}

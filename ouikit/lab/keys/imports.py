@@ -155,7 +155,8 @@ def _modules(package: str) -> dict[str, Path]:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return {}
-    root = Path(next(iter(spec.submodule_search_locations)))
+    # Installed for editing it can have two homes: the sources, and what was compiled from them.
+    root = Path(spec.origin).parent if spec.origin else Path(next(iter(spec.submodule_search_locations)))
     found = {}
     for path in root.rglob("*.py"):
         parts = path.relative_to(root.parent).with_suffix("").parts
@@ -170,8 +171,6 @@ def _native(root: Path) -> dict[str, Path]:
     folders = ("include", "src") if checkout else (root.name,)
     suffixes = _NATIVE_SOURCES if checkout else _NATIVE_BINARIES
     paths = (path for folder in folders for path in (home / folder).rglob("*"))
-    return {
-        f"{root.name}/{path.relative_to(home).as_posix()}": path
-        for path in paths
-        if path.suffix.lower() in suffixes
-    }
+    found = [path for path in paths if path.suffix.lower() in suffixes]
+    found += [path for path in [home / "CMakeLists.txt"] if checkout and path.is_file()]  # has the flags
+    return {f"{root.name}/{path.relative_to(home).as_posix()}": path for path in found}

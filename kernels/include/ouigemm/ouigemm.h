@@ -1,0 +1,108 @@
+/* ouigemm: matrix products of small types on CPUs, C interface.
+
+   C = epilogue(A B): A is m x k, B is k x n, C is m x n, and each of them may have any two strides,
+   counted in elements. Sums of integers are exact modulo 2^32 on every rung; 8-bit sums cannot
+   overflow for k < 65794 (u8 x s8) and k < 131072 (s8 x s8). */
+#ifndef OUIGEMM_H
+#define OUIGEMM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The types of A and B; the accumulator is f32 for the first two and s32 for the others. */
+typedef enum ouigemm_type {
+    OUIGEMM_F32,
+    OUIGEMM_BF16,
+    OUIGEMM_S16,
+    OUIGEMM_U8S8,
+    OUIGEMM_S8S8,
+    OUIGEMM_TYPES
+} ouigemm_type;
+
+/* What becomes of the sums T before they reach C. */
+typedef enum ouigemm_output {
+    OUIGEMM_ACCUMULATOR,  /* C = alpha T + beta C, in the accumulator's type                      */
+    OUIGEMM_SCALED,       /* C = act(alpha scale[j] T + bias[j] + beta C), in f32                 */
+    OUIGEMM_S8,           /* C = clamp(round(act(alpha scale[j] T + bias[j])) + zero_point), in s8 */
+    OUIGEMM_U8            /* the same in u8; round is to the nearest, ties to even                */
+} ouigemm_output;
+
+typedef enum ouigemm_status { OUIGEMM_OK, OUIGEMM_NO_MEMORY, OUIGEMM_NOT_AVAILABLE } ouigemm_status;
+
+typedef struct ouigemm_matrix {
+    const void *data;
+    ptrdiff_t row, col;  /* distance between neighbours, in elements */
+} ouigemm_matrix;
+
+typedef struct ouigemm_epilogue {
+    ouigemm_output output;
+    double alpha, beta;   /* whole numbers where C is s32; beta is 0 where C is s8 or u8 */
+    const float *scale;   /* n values, or one where scale_step is 0 */
+    size_t scale_step;    /* 0 or 1 */
+    const float *bias;    /* n values, or NULL for none */
+    int relu;             /* act is max(x, 0), else the identity */
+    int32_t zero_point;
+} ouigemm_epilogue;
+
+/* B in the layout of one micro-kernel, to be used many times. What is packed for s8 x s8 also serves
+   u8 x s8. */
+typedef struct ouigemm_packed ouigemm_packed;
+
+typedef struct ouigemm_call {
+    ouigemm_type type;
+    int rung;                      /* index into the ladder, or OUIGEMM_AUTO */
+    int threads;                   /* at most so many; small problems take fewer */
+    size_t m, n, k;
+    ouigemm_matrix a, b;
+    const ouigemm_packed *packed;  /* used in the place of b and rung unless NULL */
+    void *c;
+    ptrdiff_t c_row, c_col;
+    ouigemm_epilogue epilogue;
+} ouigemm_call;
+
+#define OUIGEMM_AUTO (-1)
+
+ouigemm_status ouigemm_gemm(const ouigemm_call *call);
+
+ouigemm_status ouigemm_pack(ouigemm_type type, int rung, size_t k, size_t n, const ouigemm_matrix *b,
+                            ouigemm_packed **packed);
+void ouigemm_packed_free(ouigemm_packed *packed);
+size_t ouigemm_packed_bytes(const ouigemm_packed *packed);
+
+/* All pairs of `rows` rows of `words` words: distances[i * rows + j] = bits in which i and j differ. */
+ouigemm_status ouigemm_hamming(const uint64_t *bits, size_t rows, size_t words, int rung, int threads,
+                               int64_t *distances);
+
+/* The ladder, best rung first. `absent` says why a rung cannot be used here, NULL if it can. */
+int ouigemm_rung_count(void);
+const char *ouigemm_rung_name(int rung);
+const char *ouigemm_rung_absent(int rung);
+/* The micro-kernel that a product of this shape runs on; NULL where the rung is absent. */
+const char *ouigemm_kernel_name(ouigemm_type type, int rung, size_t m, size_t n);
+/* The rung that Hamming distances run on. */
+const char *ouigemm_hamming_rung(int rung);
+/* Micro-kernels of one rung, one after the other; NULL at the end. */
+const char *ouigemm_rung_kernel(int rung, ouigemm_type type, int index);
+
+/* Features of CPU and operating system, by number; NULL after the last. */
+const char *ouigemm_cpu_feature(int number, int *present);
+/* Whether the AMX kernels run on a model in C instead of on AMX: a build for tests. */
+int ouigemm_tiles_are_modelled(void);
+
+/* Block sizes of the loops, as the model in blocking.c gives them. */
+typedef struct ouigemm_blocks {
+    size_t mc, nc, kc;
+} ouigemm_blocks;
+ouigemm_blocks ouigemm_block_sizes(ouigemm_type type, int rung, size_t m, size_t n, size_t k);
+
+/* Bytes of one core's level-1 and level-2 data cache, as the model uses them. */
+size_t ouigemm_cache_bytes(int level);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,40 @@
+"""Hamming distances of packed binary rows."""
+
+from typing import Any
+
+import numpy as np
+
+from ouigemm import _core
+from ouigemm.ladder import rung_number, thread_count
+from ouigemm.operands import describe, is_tensor
+
+
+def hamming(bits: Any, isa: str = "auto", threads: int | None = None) -> np.ndarray:
+    """Number of bits in which two rows differ, for all pairs of rows: int64 `[rows, rows]`.
+
+    bits: `[rows, n]`, either bool, or packed, as uint8 (`numpy.packbits(x, axis=1)`) or uint64 words;
+    a CPU tensor of bool or uint8 will do too. Bits that pad a row must be the same in every row.
+
+    >>> hamming(np.array([[True, True], [True, False], [False, False]])).tolist()
+    [[0, 1, 2], [1, 0, 1], [2, 1, 0]]
+    """
+    array = bits.detach().numpy() if is_tensor(bits) and bits.device.type == "cpu" else bits
+    if not isinstance(array, np.ndarray) or array.dtype not in (np.bool_, np.uint8, np.uint64):
+        raise TypeError(f"bits must be bool, or packed as uint8 or uint64, not {describe(bits)}")
+    if array.ndim != 2:
+        raise ValueError(f"bits must be [rows, n], not {array.dtype} of shape {array.shape}")
+    words = _words(array)
+    distances = np.zeros((len(words), len(words)), np.int64)
+    if words.size:
+        _core.hamming(words, distances, rung_number(isa), thread_count(threads))
+    return distances
+
+
+def _words(array: np.ndarray) -> np.ndarray:
+    """Rows of 64-bit words, with zeros behind the last bit."""
+    if array.dtype == np.uint64:
+        return np.ascontiguousarray(array, np.uint64)
+    packed = np.packbits(array, axis=1) if array.dtype == np.bool_ else array
+    padded = np.zeros((packed.shape[0], -(-packed.shape[1] // 8) * 8), np.uint8)
+    padded[:, : packed.shape[1]] = packed
+    return padded.view(np.uint64)

@@ -1,0 +1,94 @@
+"""The ladder of instruction sets: what there is, what `auto` picks, and why."""
+
+import os
+from typing import Any
+
+from ouigemm import _core
+
+AUTO = -1
+TYPES = ("f32", "bf16", "s16", "u8s8", "s8s8")
+"""Types of A and B, in the order of the C interface; the accumulator is f32 or s32."""
+
+RUNGS = tuple(name for name, _, _ in _core.rungs())
+"""Rungs of this build, best first."""
+
+
+def capabilities() -> dict[str, Any]:
+    """What the CPU, the operating system and this build offer, and what `isa="auto"` picks.
+
+    Keys: `cpu` (feature -> bool), `rungs` (name -> why it is absent, or None, and its micro-kernels by
+    type), `auto` (type -> the rung that large products run on), `why`, `caches` (bytes that the blocking
+    model assumes), `threads`, and `tile_model`: True in a test build that runs AMX on a model.
+    """
+    rungs = {
+        name: {"absent": absent, "kernels": {t: k for t, k in zip(TYPES, families, strict=True) if k}}
+        for name, absent, families in _core.rungs()
+    }
+    auto = {t: kernel_name(t, 1024, 1024).split("/")[0] for t in TYPES}
+    forced = os.environ.get("OUIGEMM_ISA", "auto")
+    return {
+        "cpu": _core.cpu(),
+        "rungs": rungs,
+        "auto": auto | {"hamming": _core.hamming_rung(rung_number("auto"))},
+        "why": "the best rung that is present and has kernels for the type"
+        if forced == "auto"
+        else f"OUIGEMM_ISA={forced}, and lower rungs for types that it does nothing for",
+        "caches": {f"L{level}": _core.cache_bytes(level) for level in (1, 2)},
+        "threads": default_threads(),
+        "tile_model": _core.tiles_are_modelled(),
+    }
+
+
+def kernel_name(dtype: str, m: int, n: int, isa: str = "auto") -> str:
+    """The micro-kernel that an m × n product runs on. dtype: one of `ouigemm.ladder.TYPES`."""
+    name = _core.kernel(_type_number(dtype), rung_number(isa), m, n)
+    assert name is not None  # for rung_number refuses what is absent
+    return name
+
+
+def block_sizes(dtype: str, m: int, n: int, k: int, isa: str = "auto") -> tuple[int, int, int]:
+    """(mc, nc, kc) of the loops, from the model of `src/blocking.c`, for one thread."""
+    return _core.blocks(_type_number(dtype), rung_number(isa), m, n, k)
+
+
+def rung_number(isa: str) -> int:
+    """Index of a rung that can be used here; `auto` is what OUIGEMM_ISA says, if anything."""
+    if not isinstance(isa, str):
+        raise TypeError(f"isa must be a name of a rung, not {isa!r}; there are: auto, {', '.join(RUNGS)}")
+    forced = os.environ.get("OUIGEMM_ISA", "auto") if isa == "auto" else isa
+    if forced == "auto":
+        return AUTO
+    origin = "isa" if isa != "auto" else "the environment variable OUIGEMM_ISA"
+    if forced not in RUNGS:
+        raise ValueError(f"{origin} names {forced!r}; this build has: auto, {', '.join(RUNGS)}")
+    name, absent, _ = _core.rungs()[RUNGS.index(forced)]
+    if absent is not None:
+        raise ValueError(f"{origin} asks for {name!r}, which this machine lacks: {absent}")
+    return RUNGS.index(forced)
+
+
+def default_threads() -> int:
+    """OUIGEMM_THREADS, or the CPUs that this process may run on."""
+    text = os.environ.get("OUIGEMM_THREADS")
+    if text is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"the environment variable OUIGEMM_THREADS must be a number from 1 on, not {text!r}")
+    return int(text)
+
+
+def thread_count(threads: int | None) -> int:
+    """`threads` of a call: checked, or the default."""
+    if threads is None:
+        return default_threads()
+    if not isinstance(threads, int) or isinstance(threads, bool):
+        raise TypeError(f"threads must be an int or None, not {threads!r}")
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+    return min(threads, 256)
+
+
+def _type_number(dtype: str) -> int:
+    if dtype not in TYPES:
+        raise ValueError(f"dtype must be one of {', '.join(TYPES)}, not {dtype!r}")
+    return TYPES.index(dtype)

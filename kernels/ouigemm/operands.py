@@ -1,0 +1,135 @@
+"""Matrices from outside, seen as strided numpy arrays without a copy."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ELEMENTS = {"float32": "f32", "bfloat16": "bf16", "int16": "s16", "uint8": "u8", "int8": "s8"}
+
+
+@dataclass(frozen=True)
+class BFloat16:
+    """A matrix of bf16 numbers, given as the uint16 array of their bits.
+
+    Numpy has no bf16 of its own. Torch tensors and arrays of `ml_dtypes.bfloat16` need no wrapping.
+    """
+
+    bits: np.ndarray
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bits, np.ndarray) or self.bits.dtype != np.uint16:
+            raise TypeError(f"BFloat16 takes a uint16 array, not {describe(self.bits)}")
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One matrix: its numbers (bf16 as uint16 bits), what they are, and whether torch owns them."""
+
+    array: np.ndarray
+    element: str
+    from_torch: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows, columns = self.array.shape
+        return rows, columns
+
+    def __str__(self) -> str:
+        return f"{self.element} {self.shape}"
+
+
+def operand(x: Any, name: str) -> Operand:
+    """`x` as an operand. TypeError for what is no such matrix, ValueError for a wrong shape or place."""
+    array, dtype, from_torch = _array(x, name)
+    if array.ndim != 2:
+        raise ValueError(f"{name} must be a matrix, not of shape {array.shape}")
+    if dtype not in ELEMENTS or not array.dtype.isnative:
+        raise TypeError(f"{name} is {dtype} {array.shape}; the types are {', '.join(ELEMENTS)}")
+    if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
+        raise ValueError(f"{name}, {dtype} {array.shape}, does not lie on whole elements: copy it first")
+    return Operand(array, ELEMENTS[dtype], from_torch)
+
+
+def destination(
+    out: Any, shape: tuple[int, int], dtype: np.dtype, inputs: dict[str, np.ndarray]
+) -> np.ndarray:
+    """`out` as an array to be written: of this shape and type, apart from itself and from the inputs."""
+    array, found, _ = _array(out, "out")
+    if found != dtype.name or not array.dtype.isnative:
+        raise TypeError(f"out must be {dtype.name} {shape}, not {found} {array.shape}")
+    if array.shape != shape:
+        raise ValueError(f"out must be {dtype.name} {shape}, not {found} {array.shape}")
+    if not array.flags.writeable:
+        raise ValueError(f"out, {found} {shape}, is read-only")
+    if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
+        raise ValueError(f"out, {found} {shape}, does not lie on whole elements")
+    if _repeats_itself(array):
+        raise ValueError(f"out, {found} {shape} with strides {array.strides}, overlaps itself")
+    for name, other in inputs.items():
+        if np.may_share_memory(array, other):
+            raise ValueError(
+                f"out, {found} {shape}, lies in the memory of {name}, {other.dtype} {other.shape}"
+            )
+    return array
+
+
+def describe(x: Any) -> str:
+    """Type and shape of anything, for messages."""
+    kind = f"{x.dtype} " if hasattr(x, "dtype") else ""
+    shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
+    return f"{kind}{type(x).__name__}{shape}"
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether `x` is a torch tensor, without an import of torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _array(x: Any, name: str) -> tuple[np.ndarray, str, bool]:
+    """(array, name of its type, is it torch's)."""
+    if isinstance(x, BFloat16):
+        return x.bits, "bfloat16", False
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, {describe(x)}: fill it first")
+    if isinstance(x, np.ndarray):
+        return (
+            (x.view(np.uint16), "bfloat16", False) if x.dtype.name == "bfloat16" else (x, x.dtype.name, False)
+        )
+    if is_tensor(x):
+        return _array_of_tensor(x, name)
+    if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
+        array = np.from_dlpack(x)
+        return array, array.dtype.name, False
+    raise TypeError(f"{name} must be a numpy array or a CPU tensor, not {describe(x)}")
+
+
+def _array_of_tensor(x: Any, name: str) -> tuple[np.ndarray, str, bool]:
+    torch = sys.modules["torch"]
+    if x.device.type != "cpu":
+        raise ValueError(f"{name} is on {x.device}; ouigemm works on the CPU only")
+    if x.layout != torch.strided or x.is_quantized:
+        raise TypeError(f"{name} must be a dense tensor of plain numbers, not {x.layout} {x.dtype}")
+    if x.dtype == torch.bfloat16:
+        return x.detach().view(torch.int16).numpy().view(np.uint16), "bfloat16", True
+    try:
+        array = x.detach().numpy()
+    except TypeError as error:
+        raise TypeError(
+            f"{name} is {x.dtype} {tuple(x.shape)}; the types are {', '.join(ELEMENTS)}"
+        ) from error
+    return array, array.dtype.name, True
+
+
+def _repeats_itself(array: np.ndarray) -> bool:
+    """Whether two elements of a matrix may share memory: rows must lie apart, or columns must."""
+    (rows, columns), (row, column) = array.shape, (abs(stride) for stride in array.strides)
+    size = array.itemsize
+    if array.size == 0:
+        return False
+    apart = (columns == 1 or column >= size) and (rows == 1 or row >= (columns - 1) * column + size)
+    transposed_apart = (rows == 1 or row >= size) and (columns == 1 or column >= (rows - 1) * row + size)
+    return not (apart or transposed_apart)

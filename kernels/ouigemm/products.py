@@ -1,0 +1,160 @@
+"""C = epilogue(A·B), and B packed once for many products."""
+
+import sys
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ouigemm import _core
+from ouigemm.epilogues import FLOAT32, Requantised, Scaled, check_columns
+from ouigemm.ladder import AUTO, RUNGS, TYPES, rung_number, thread_count
+from ouigemm.operands import Operand, destination, operand
+
+INT32 = np.dtype(np.int32)
+PRODUCTS = {("f32", "f32"): "f32", ("bf16", "bf16"): "bf16", ("s16", "s16"): "s16"} | {
+    ("u8", "s8"): "u8s8",
+    ("s8", "s8"): "s8s8",
+}
+ACCUMULATOR, SCALED, S8, U8 = range(4)
+
+
+class Weights:
+    """A matrix B in the layout of a micro-kernel: made by `pack`, used by `gemm` in the place of B.
+
+    It keeps nothing of the original matrix. Weights of int8 serve uint8 and int8 matrices A alike.
+    """
+
+    def __init__(self, b: Any, isa: str = "auto") -> None:
+        matrix = operand(b, "b")
+        types = [name for (_, element), name in PRODUCTS.items() if element == matrix.element]
+        if not types:
+            raise TypeError(f"b is {matrix}: no product takes {matrix.element} on the right")
+        self._rung = rung_number(isa)
+        self._packed = _core.Packed(TYPES.index(types[-1]), self._rung, matrix.array)
+        self.element: str = matrix.element
+        self.shape: tuple[int, int] = matrix.array.shape
+        self.isa = "auto" if self._rung == AUTO else RUNGS[self._rung]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the panels, padding included."""
+        return self._packed.nbytes
+
+    def __repr__(self) -> str:
+        return f"Weights({self.element} {self.shape}, isa={self.isa!r}, nbytes={self.nbytes})"
+
+
+def pack(b: Any, isa: str = "auto") -> Weights:
+    """Pack B once, for `gemm(a, weights)` many times.
+
+    >>> weights = pack(np.eye(3, dtype=np.int8))
+    >>> gemm(np.array([[1, 2, 3]], np.uint8), weights).tolist()
+    [[1, 2, 3]]
+    """
+    return Weights(b, isa)
+
+
+def gemm(
+    a: Any,
+    b: Any,
+    out: Any = None,
+    alpha: float = 1,
+    beta: float = 0,
+    epilogue: Scaled | None = None,
+    isa: str = "auto",
+    threads: int | None = None,
+) -> Any:
+    """C = alpha·A·B + beta·C, or an epilogue of A·B: the matrix product of two matrices.
+
+    a, b: numpy arrays or CPU tensors, with any strides, read without a copy; b may be `Weights`. The
+    types are float32 or bfloat16 or int16 twice, or uint8 or int8 with int8. `out` is written and
+    returned; without it a new matrix is, a tensor if `a` is one.
+
+    The result is float32 for floats and int32 for integers, or what `epilogue` makes of it (`Scaled`,
+    `Requantised`). Integer sums are exact modulo 2³²; alpha and beta are then whole numbers. With
+    beta = 0 `out` is not read, and with alpha = 0 neither are a and b. `out` must not overlap them.
+
+    isa forces a rung of the ladder (`capabilities()`); types that it does nothing for run on the next
+    lower one. threads=None takes all CPUs that the process may use; small products take fewer. Bits do
+    not depend on the number of threads. The GIL is released.
+
+    Raises TypeError for types that have no product, ValueError for shapes and places that do not fit.
+    """
+    left = operand(a, "a")
+    right = b if isinstance(b, Weights) else operand(b, "b")
+    weights, plain = (right, None) if isinstance(right, Weights) else (None, right.array)
+    kind = _kind(left, right)
+    (m, k), (depth, n) = left.shape, right.shape
+    if k != depth:
+        raise ValueError(f"a is {left}, b is {right}: {k} columns do not meet {depth} rows")
+    output, dtype = _output(kind, epilogue, alpha, beta, n)
+
+    inputs = {"a": left.array} | ({} if plain is None else {"b": plain})
+    if out is None:
+        if beta != 0:
+            raise ValueError(f"beta = {beta} needs an out of {dtype} {(m, n)} to add to")
+        c = np.empty((m, n), dtype)
+    else:
+        c = destination(out, (m, n), dtype, inputs)
+    _core.gemm(
+        TYPES.index(kind),
+        _rung(isa, weights),
+        thread_count(threads),
+        left.array,
+        plain,
+        weights._packed if weights else None,
+        c,
+        output,
+        float(alpha),
+        float(beta),
+        epilogue.scale if epilogue else None,
+        epilogue.bias if epilogue else None,
+        epilogue.relu if epilogue else False,
+        int(getattr(epilogue, "zero_point", 0)),
+    )
+    if out is not None:
+        return out
+    return sys.modules["torch"].from_numpy(c) if left.from_torch else c
+
+
+def _kind(left: Operand, right: Operand | Weights) -> str:
+    kind = PRODUCTS.get((left.element, right.element))
+    if kind is None:
+        pairs = ", ".join(f"{x}·{y}" for x, y in PRODUCTS)
+        shapes = f"a is {left}, b is {right.element} {right.shape}"
+        raise TypeError(f"no product of {left.element} and {right.element} ({shapes}); there are {pairs}")
+    return kind
+
+
+def _rung(isa: str, weights: Weights | None) -> int:
+    """The rung of the call; that of the weights where they are packed."""
+    if weights is None:
+        return rung_number(isa)
+    if isa not in ("auto", weights.isa):
+        raise ValueError(f"isa={isa!r}, but the weights {weights.shape} are packed for {weights.isa!r}")
+    return weights._rung
+
+
+def _output(kind: str, epilogue: Scaled | None, alpha: float, beta: float, n: int) -> tuple[int, np.dtype]:
+    """(output of the C interface, type of C), with alpha, beta and the epilogue checked."""
+    for name, value in (("alpha", alpha), ("beta", beta)):
+        if not isinstance(value, Real) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a real number, not {value!r}")
+    if epilogue is None:
+        if kind in ("f32", "bf16"):
+            return ACCUMULATOR, FLOAT32
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if value != int(value) if np.isfinite(value) else True:
+                raise ValueError(f"{name} = {value} must be whole for an int32 result; Scaled gives float32")
+            if not -(2**31) <= value < 2**31:
+                raise ValueError(f"{name} = {value} is no int32")
+        return ACCUMULATOR, INT32
+    if not isinstance(epilogue, Scaled):
+        raise TypeError(f"epilogue must be Scaled, Requantised or None, not {type(epilogue).__name__}")
+    check_columns(epilogue, n)
+    if not isinstance(epilogue, Requantised):
+        return SCALED, FLOAT32
+    if beta != 0:
+        raise ValueError(f"beta = {beta}: a requantised {epilogue.dtype} result cannot be added to")
+    return (S8 if epilogue.dtype == np.int8 else U8), epilogue.dtype

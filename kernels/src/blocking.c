@@ -1,0 +1,77 @@
+/* Block sizes from the caches, after Low et al. (2016), for loops that keep a block of C in place:
+
+     level 1   one panel of B, kc x nr, takes a third: it is read again for every row panel, while
+               A streams past it and C comes and goes
+     level 2   a block of A over the whole depth, mc x k, takes half: it is packed once and read
+               again for every column panel
+     level 2   a block of C, mc x nc accumulators, takes a quarter, where k > kc makes it wait
+     level 3   holds what it can of B, which is packed as a whole; nothing is sized by it, since a
+               virtual machine cannot know it
+
+   A block of A has at least 64 rows, however deep it is: B comes from beyond level 2 once per block,
+   and 64 rows are what covers its way at 30 GB/s. */
+#include "blocking.h"
+
+#include "ladder.h"
+#include "pack.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+enum { FEWEST_ROWS = 64, ACCUMULATOR = 4 };
+
+static size_t l1_bytes, l2_bytes;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static size_t clamp(long value, size_t low, size_t high, size_t unknown)
+{
+    if (value <= 0)
+        return unknown;
+    return (size_t)value < low ? low : (size_t)value > high ? high : (size_t)value;
+}
+
+/* Virtual machines report fictions now and then: what they say is held to the range of real cores. */
+static void read_caches(void)
+{
+    long l1 = 0, l2 = 0;
+#if defined(_SC_LEVEL1_DCACHE_SIZE)
+    l1 = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+    l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    l1_bytes = clamp(l1, 16 << 10, 128 << 10, 32 << 10);
+    l2_bytes = clamp(l2, 256 << 10, 2 << 20, 512 << 10);
+}
+
+size_t ouigemm_cache_bytes(int level)
+{
+    pthread_once(&once, read_caches);
+    return level == 1 ? l1_bytes : level == 2 ? l2_bytes : 0;
+}
+
+/* The smallest number of equal blocks of at most `most`, as the size of one, a multiple of `step`. */
+static size_t even_blocks(size_t extent, size_t most, size_t step)
+{
+    most = most < step ? step : most / step * step;
+    size_t count = extent ? (extent + most - 1) / most : 1;
+    size_t size = (extent + count - 1) / count;
+    return size ? (size + step - 1) / step * step : step;
+}
+
+ouigemm_blocks blocking(const ouigemm_ukernel *u, size_t m, size_t n, size_t k)
+{
+    size_t l1 = ouigemm_cache_bytes(1), l2 = ouigemm_cache_bytes(2);
+    ouigemm_blocks blocks;
+    blocks.kc = even_blocks(k, l1 / 3 / (u->nr * element_bytes(u->b)), u->ka);
+    size_t rows = l2 / 2 / ((k ? k : 1) * element_bytes(u->a));
+    blocks.mc = even_blocks(m, rows < FEWEST_ROWS ? FEWEST_ROWS : rows, u->mr);
+    blocks.nc = even_blocks(n, k > blocks.kc ? l2 / 4 / (blocks.mc * ACCUMULATOR) : n, u->nr);
+    return blocks;
+}
+
+ouigemm_blocks ouigemm_block_sizes(ouigemm_type type, int rung, size_t m, size_t n, size_t k)
+{
+    const ouigemm_ukernel *const *family = ladder_family(type, rung);
+    if (!family)
+        return (ouigemm_blocks){0, 0, 0};
+    return blocking(ladder_pick_height(family, ladder_pick_width(family, n)->nr, m), m, n, k);
+}

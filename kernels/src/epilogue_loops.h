@@ -1,0 +1,191 @@
+/* The loops of the epilogues, compiled once per register width. The including file defines
+     EPILOGUE_STORE   name of the one function that it gives away
+     EPILOGUE_LANES   columns that are worked on together; divides the width of every tile
+
+   Rows of sums are as wide as the tile, whatever of it lies in C: the loops below always work on whole
+   groups of lanes, and only the last step looks where C ends.
+
+   Products and sums are rounded one by one (no contraction into FMA: see CMakeLists.txt): results do
+   not depend on the rung, the tile or the thread. */
+#include "epilogue.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MOST_COLUMNS = 64, LANES = EPILOGUE_LANES };
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* As wide as the registers of the rung: loops over lanes would be unrolled before they are vectorised. */
+typedef float floats __attribute__((vector_size(4 * EPILOGUE_LANES)));
+typedef int32_t ints __attribute__((vector_size(4 * EPILOGUE_LANES)));
+typedef uint8_t bytes __attribute__((vector_size(EPILOGUE_LANES)));
+
+/* What the rows of a tile have in common. */
+struct columns {
+    float factor[MOST_COLUMNS];  /* alpha scale */
+    float bias[MOST_COLUMNS];    /* -0 for none, which changes no number */
+    float floor;                 /* of the activation */
+};
+
+static void prepare(const ouigemm_epilogue *e, const epilogue_tile *t, struct columns *columns)
+{
+    const float alpha = (float)e->alpha;
+    for (size_t j = 0; j < t->sums_row; j++) {
+        const size_t in_c = t->first_column + (j < t->columns ? j : 0);
+        columns->factor[j] = alpha * e->scale[in_c * e->scale_step];
+        columns->bias[j] = e->bias ? e->bias[in_c] : -0.0f;
+    }
+    columns->floor = e->relu ? 0 : -INFINITY;
+}
+
+/* x where the mask has all bits set, y where it has none. */
+INLINE ints choose(ints mask, ints x, ints y)
+{
+    return (mask & x) | (~mask & y);
+}
+
+INLINE floats choose_float(ints mask, floats x, floats y)
+{
+    return (floats)choose(mask, (ints)x, (ints)y);
+}
+
+INLINE floats all(float x)
+{
+    return x - (floats){0};
+}
+
+INLINE floats load(const float *from)
+{
+    floats x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+/* x = alpha scale T + bias. */
+INLINE floats scaled(const epilogue_tile *t, int integer_sums, const struct columns *columns, size_t row, size_t j)
+{
+    const char *from = (const char *)t->sums + (row * t->sums_row + j) * 4;
+    floats x;
+    if (integer_sums) {
+        ints sums;
+        memcpy(&sums, from, sizeof sums);
+        x = __builtin_convertvector(sums, floats);
+    } else {
+        memcpy(&x, from, sizeof x);
+    }
+    x *= load(columns->factor + j);
+    return x + load(columns->bias + j);
+}
+
+/* max(x, floor); a NaN stays one. */
+INLINE floats activate(floats x, floats floor)
+{
+    return choose_float(x < floor, floor, x);
+}
+
+INLINE void store_scaled(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *t)
+{
+    const float beta = (float)e->beta;
+    struct columns columns;
+    prepare(e, t, &columns);
+    const floats floor = all(columns.floor);
+    for (size_t i = 0; i < t->rows; i++)
+        for (size_t j0 = 0; j0 < t->columns; j0 += LANES) {
+            const size_t here = t->columns - j0 < LANES ? t->columns - j0 : LANES;
+            float *c = (float *)t->c + (ptrdiff_t)i * t->c_row + (ptrdiff_t)j0 * t->c_col;
+            floats x = scaled(t, integer_sums, &columns, i, j0);
+            if (beta != 0)
+                for (size_t l = 0; l < here; l++)
+                    x[l] += beta * c[(ptrdiff_t)l * t->c_col];
+            x = activate(x, floor);
+            if (t->c_col == 1 && here == LANES)
+                memcpy(c, &x, sizeof x);
+            else
+                for (size_t l = 0; l < here; l++)
+                    c[(ptrdiff_t)l * t->c_col] = x[l];
+        }
+}
+
+/* Clamp, round and shift; the ends are whole numbers, and so clamping first changes nothing. Within
+   +-2^22 the addition of 1.5 * 2^23 leaves no bits for the fraction: it rounds to the nearest even.
+   NaN becomes the lower end. */
+INLINE bytes quantise(floats x, int32_t zero_point, int32_t low, int32_t high)
+{
+    const floats magic = all(12582912.0f), least = all((float)(low - zero_point)), most = all((float)(high - zero_point));
+    x = choose_float(x > least, x, least);
+    x = choose_float(x < most, x, most);
+    return __builtin_convertvector(__builtin_convertvector((x + magic) - magic, ints) + zero_point, bytes);
+}
+
+INLINE void store_8_bit(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *t)
+{
+    const int32_t low = e->output == OUIGEMM_S8 ? -128 : 0, high = low + 255;
+    struct columns columns;
+    prepare(e, t, &columns);
+    const floats floor = all(columns.floor);
+    for (size_t i = 0; i < t->rows; i++)
+        for (size_t j0 = 0; j0 < t->columns; j0 += LANES) {
+            const size_t here = t->columns - j0 < LANES ? t->columns - j0 : LANES;
+            uint8_t *c = (uint8_t *)t->c + (ptrdiff_t)i * t->c_row + (ptrdiff_t)j0 * t->c_col;
+            floats x = activate(scaled(t, integer_sums, &columns, i, j0), floor);
+            bytes q = quantise(x, e->zero_point, low, high);
+            if (t->c_col == 1 && here == LANES)
+                memcpy(c, &q, sizeof q);
+            else
+                for (size_t l = 0; l < here; l++)
+                    c[(ptrdiff_t)l * t->c_col] = q[l];
+        }
+}
+
+/* C = alpha T + beta C, modulo 2^32; beta = 0 does not read C. */
+static void store_s32(const ouigemm_epilogue *e, const epilogue_tile *t)
+{
+    const uint32_t alpha = (uint32_t)(int32_t)e->alpha, beta = (uint32_t)(int32_t)e->beta;
+    for (size_t i = 0; i < t->rows; i++) {
+        const uint32_t *sums = (const uint32_t *)t->sums + i * t->sums_row;
+        uint32_t *c = (uint32_t *)t->c + (ptrdiff_t)i * t->c_row;
+        if (alpha == 1 && beta == 0 && t->c_col == 1)
+            memcpy(c, sums, t->columns * sizeof *c);
+        else if (beta == 0)
+            for (size_t j = 0; j < t->columns; j++)
+                c[(ptrdiff_t)j * t->c_col] = alpha * sums[j];
+        else
+            for (size_t j = 0; j < t->columns; j++)
+                c[(ptrdiff_t)j * t->c_col] = alpha * sums[j] + beta * c[(ptrdiff_t)j * t->c_col];
+    }
+}
+
+static void store_f32(const ouigemm_epilogue *e, const epilogue_tile *t)
+{
+    const float alpha = (float)e->alpha, beta = (float)e->beta;
+    for (size_t i = 0; i < t->rows; i++) {
+        const float *sums = (const float *)t->sums + i * t->sums_row;
+        float *c = (float *)t->c + (ptrdiff_t)i * t->c_row;
+        if (beta == 0)
+            for (size_t j = 0; j < t->columns; j++)
+                c[(ptrdiff_t)j * t->c_col] = alpha * sums[j];
+        else
+            for (size_t j = 0; j < t->columns; j++)
+                c[(ptrdiff_t)j * t->c_col] = alpha * sums[j] + beta * c[(ptrdiff_t)j * t->c_col];
+    }
+}
+
+ouigemm_epilogue_store EPILOGUE_STORE;
+
+void EPILOGUE_STORE(const ouigemm_epilogue *epilogue, int integer_sums, const epilogue_tile *tile)
+{
+    const int eight_bits = epilogue->output == OUIGEMM_S8 || epilogue->output == OUIGEMM_U8;
+    if (eight_bits && integer_sums)
+        store_8_bit(epilogue, 1, tile);
+    else if (eight_bits)
+        store_8_bit(epilogue, 0, tile);
+    else if (epilogue->output == OUIGEMM_SCALED && integer_sums)
+        store_scaled(epilogue, 1, tile);
+    else if (epilogue->output == OUIGEMM_SCALED)
+        store_scaled(epilogue, 0, tile);
+    else if (integer_sums)
+        store_s32(epilogue, tile);
+    else
+        store_f32(epilogue, tile);
+}

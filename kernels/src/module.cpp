@@ -1,0 +1,146 @@
+// The C interface for Python. Shapes, types and aliasing are checked by the Python side.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <new>
+#include <optional>
+#include <stdexcept>
+
+#include "ouigemm/ouigemm.h"
+
+namespace nb = nanobind;
+using Matrix = nb::ndarray<nb::ro, nb::ndim<2>, nb::device::cpu>;
+using Result = nb::ndarray<nb::ndim<2>, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+static void raise(ouigemm_status status)
+{
+    if (status == OUIGEMM_NO_MEMORY)
+        throw std::bad_alloc();
+    if (status == OUIGEMM_NOT_AVAILABLE)
+        throw std::runtime_error("this rung is not available here");
+}
+
+static ouigemm_matrix view(const Matrix &x)
+{
+    return {x.data(), (ptrdiff_t)x.stride(0), (ptrdiff_t)x.stride(1)};
+}
+
+struct Packed {
+    ouigemm_packed *packed = nullptr;
+
+    Packed(int type, int rung, const Matrix &b)
+    {
+        ouigemm_matrix matrix = view(b);
+        size_t k = b.shape(0), n = b.shape(1);
+        nb::gil_scoped_release unlocked;
+        raise(ouigemm_pack((ouigemm_type)type, rung, k, n, &matrix, &packed));
+    }
+    Packed(const Packed &) = delete;
+    ~Packed() { ouigemm_packed_free(packed); }
+};
+
+static ouigemm_epilogue epilogue_of(int output, double alpha, double beta, const std::optional<Floats> &scale,
+                                    const std::optional<Floats> &bias, bool relu, int zero_point)
+{
+    ouigemm_epilogue epilogue = {};
+    epilogue.output = (ouigemm_output)output;
+    epilogue.alpha = alpha;
+    epilogue.beta = beta;
+    epilogue.scale = scale ? scale->data() : nullptr;
+    epilogue.scale_step = scale && scale->shape(0) > 1;
+    epilogue.bias = bias ? bias->data() : nullptr;
+    epilogue.relu = relu;
+    epilogue.zero_point = zero_point;
+    return epilogue;
+}
+
+static void gemm(int type, int rung, int threads, const Matrix &a, const std::optional<Matrix> &b,
+                 const Packed *packed, Result &c, int output, double alpha, double beta,
+                 const std::optional<Floats> &scale, const std::optional<Floats> &bias, bool relu, int zero_point)
+{
+    ouigemm_call call = {};
+    call.type = (ouigemm_type)type;
+    call.rung = rung;
+    call.threads = threads;
+    call.m = c.shape(0);
+    call.n = c.shape(1);
+    call.k = a.shape(1);
+    call.a = view(a);
+    if (packed)
+        call.packed = packed->packed;
+    else
+        call.b = view(b.value());
+    call.c = c.data();
+    call.c_row = (ptrdiff_t)c.stride(0);
+    call.c_col = (ptrdiff_t)c.stride(1);
+    call.epilogue = epilogue_of(output, alpha, beta, scale, bias, relu, zero_point);
+    nb::gil_scoped_release unlocked;
+    raise(ouigemm_gemm(&call));
+}
+
+static void hamming(const nb::ndarray<const uint64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> &bits,
+                    nb::ndarray<int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> &distances, int rung, int threads)
+{
+    nb::gil_scoped_release unlocked;
+    raise(ouigemm_hamming(bits.data(), bits.shape(0), bits.shape(1), rung, threads, distances.data()));
+}
+
+static nb::list rungs()
+{
+    nb::list ladder;
+    for (int rung = 0; rung < ouigemm_rung_count(); rung++) {
+        nb::list families;
+        for (int type = 0; type < OUIGEMM_TYPES; type++) {
+            nb::list family;
+            for (int i = 0; const char *name = ouigemm_rung_kernel(rung, (ouigemm_type)type, i); i++)
+                family.append(name);
+            families.append(family);
+        }
+        const char *absent = ouigemm_rung_absent(rung);
+        ladder.append(nb::make_tuple(ouigemm_rung_name(rung), absent ? nb::cast(absent) : nb::none(), families));
+    }
+    return ladder;
+}
+
+static nb::dict cpu()
+{
+    nb::dict features;
+    int present;
+    for (int i = 0; const char *name = ouigemm_cpu_feature(i, &present); i++)
+        features[name] = (bool)present;
+    return features;
+}
+
+static nb::object name_or_none(const char *name)
+{
+    return name ? nb::cast(name) : nb::none();
+}
+
+static nb::tuple blocks(int type, int rung, size_t m, size_t n, size_t k)
+{
+    ouigemm_blocks b = ouigemm_block_sizes((ouigemm_type)type, rung, m, n, k);
+    return nb::make_tuple(b.mc, b.nc, b.kc);
+}
+
+NB_MODULE(_core, m)
+{
+    nb::class_<Packed>(m, "Packed")
+        .def(nb::init<int, int, const Matrix &>())
+        .def_prop_ro("nbytes", [](const Packed &p) { return ouigemm_packed_bytes(p.packed); });
+    m.def("gemm", &gemm, nb::arg("type"), nb::arg("rung"), nb::arg("threads"), nb::arg("a"), nb::arg("b").none(),
+          nb::arg("packed").none(), nb::arg("c"), nb::arg("output"), nb::arg("alpha"), nb::arg("beta"),
+          nb::arg("scale").none(), nb::arg("bias").none(), nb::arg("relu"), nb::arg("zero_point"));
+    m.def("hamming", &hamming);
+    m.def("rungs", &rungs);
+    m.def("cpu", &cpu);
+    m.def("kernel", [](int type, int rung, size_t rows, size_t columns) {
+        return name_or_none(ouigemm_kernel_name((ouigemm_type)type, rung, rows, columns));
+    });
+    m.def("hamming_rung", [](int rung) { return name_or_none(ouigemm_hamming_rung(rung)); });
+    m.def("blocks", &blocks);
+    m.def("cache_bytes", &ouigemm_cache_bytes);
+    m.def("tiles_are_modelled", [] { return ouigemm_tiles_are_modelled() != 0; });
+}

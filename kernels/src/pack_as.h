@@ -1,0 +1,90 @@
+/* Packing for one pair of element types. The file that includes this defines
+     PACK_NAME        name of the function
+     PACK_FROM        element of the matrix
+     PACK_TO          element of the panels
+     PACK_CONVERT(x)  the one as the other
+   The group is a constant in each of the copies below, so that the compiler turns them into moves
+   and interleavings of whole vectors. */
+
+#define PACK_JOIN_1(name, suffix) name##suffix
+#define PACK_JOIN(name, suffix) PACK_JOIN_1(name, suffix)
+
+/* Consecutive k in memory: each lane brings whole groups; a cache line of each at a time. */
+static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _groups)(
+    const PACK_FROM *restrict from, ptrdiff_t lane, size_t lanes, size_t groups, PACK_TO *restrict to,
+    size_t width, size_t group)
+{
+    const size_t line = group < 64 / sizeof(PACK_FROM) ? 64 / sizeof(PACK_FROM) / group : 1;
+    for (size_t g0 = 0; g0 < groups; g0 += line) {
+        size_t g1 = g0 + line < groups ? g0 + line : groups;
+        for (size_t i = 0; i < lanes; i++) {
+            const PACK_FROM *x = from + (ptrdiff_t)i * lane;
+            for (size_t g = g0; g < g1; g++)
+                for (size_t q = 0; q < group; q++)
+                    to[(g * width + i) * group + q] = PACK_CONVERT(x[g * group + q]);
+        }
+    }
+}
+
+/* Consecutive lanes in memory: `group` steps of k are interleaved. */
+static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _lanes)(
+    const PACK_FROM *restrict from, ptrdiff_t step, size_t lanes, size_t groups, PACK_TO *restrict to,
+    size_t width, size_t group)
+{
+    for (size_t g = 0; g < groups; g++)
+        for (size_t i = 0; i < lanes; i++)
+            for (size_t q = 0; q < group; q++)
+                to[(g * width + i) * group + q] =
+                    PACK_CONVERT(from[(ptrdiff_t)i + (ptrdiff_t)(g * group + q) * step]);
+}
+
+static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_target *target,
+                                         const PACK_FROM *from, size_t lanes, PACK_TO *to)
+{
+    const size_t width = target->width, group = target->group;
+    const size_t step = target->depth_step;
+    const size_t depth = (source->depth + step - 1) / step * step;
+    size_t groups = source->depth / group;
+    if (lanes < width || depth > source->depth)
+        memset(to, 0, width * depth * sizeof(PACK_TO));
+    if (source->step == 1 && group == 1)
+        PACK_JOIN(PACK_NAME, _groups)(from, source->lane, lanes, groups, to, width, 1);
+    else if (source->step == 1 && group == 2)
+        PACK_JOIN(PACK_NAME, _groups)(from, source->lane, lanes, groups, to, width, 2);
+    else if (source->step == 1 && group == 4)
+        PACK_JOIN(PACK_NAME, _groups)(from, source->lane, lanes, groups, to, width, 4);
+    else if (source->step == 1)
+        PACK_JOIN(PACK_NAME, _groups)(from, source->lane, lanes, groups, to, width, group);
+    else if (source->lane == 1 && group == 1)
+        PACK_JOIN(PACK_NAME, _lanes)(from, source->step, lanes, groups, to, width, 1);
+    else if (source->lane == 1 && group == 2)
+        PACK_JOIN(PACK_NAME, _lanes)(from, source->step, lanes, groups, to, width, 2);
+    else if (source->lane == 1 && group == 4)
+        PACK_JOIN(PACK_NAME, _lanes)(from, source->step, lanes, groups, to, width, 4);
+    else
+        groups = 0; /* any other strides: one element at a time, like the ragged end */
+    for (size_t p = groups * group; p < source->depth; p++)
+        for (size_t i = 0; i < lanes; i++)
+            to[(p / group * width + i) * group + p % group] =
+                PACK_CONVERT(from[(ptrdiff_t)i * source->lane + (ptrdiff_t)p * source->step]);
+}
+
+static void PACK_NAME(const pack_source *source, const pack_target *target)
+{
+    const size_t step = target->depth_step;
+    const size_t depth = (source->depth + step - 1) / step * step;
+    for (size_t i = 0; i < source->lanes; i += target->width) {
+        size_t rest = source->lanes - i;
+        PACK_JOIN(PACK_NAME, _panel)(source, target,
+                                     (const PACK_FROM *)source->data + (ptrdiff_t)i * source->lane,
+                                     rest < target->width ? rest : target->width,
+                                     (PACK_TO *)target->panels + i * depth);
+    }
+}
+
+#undef PACK_JOIN
+#undef PACK_JOIN_1
+#undef PACK_NAME
+#undef PACK_FROM
+#undef PACK_TO
+#undef PACK_CONVERT

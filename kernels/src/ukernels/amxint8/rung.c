@@ -1,0 +1,11 @@
+/* A matrix engine for 8-bit products. */
+#include "../../cpu.h"
+#include "ouigemm/ukernel.h"
+#include "ukernels/amxint8/s8s8_s32_family.h"
+#include "ukernels/amxint8/u8s8_s32_family.h"
+
+const ouigemm_rung ouigemm_rung_amxint8 = {
+    .name = "amxint8",
+    .needs = CPU_TILES | CPU_AMX_INT8,
+    .kernels = {[OUIGEMM_U8S8] = u8s8_s32, [OUIGEMM_S8S8] = s8s8_s32},
+};

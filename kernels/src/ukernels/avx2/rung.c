@@ -1,0 +1,24 @@
+/* 256-bit vectors: 8-bit products run on 16 bits and bf16 on f32, converted by packing. */
+#include "../../cpu.h"
+#include "ouigemm/ukernel.h"
+#include "ukernels/avx2/f32_f32_family.h"
+#include "ukernels/avx2/s16_s32_family.h"
+
+extern ouigemm_hamming_tile ouigemm_avx2_hamming_4x4;
+extern ouigemm_pack_panels ouigemm_avx2_pack;
+extern ouigemm_epilogue_store ouigemm_avx2_epilogue;
+
+const ouigemm_rung ouigemm_rung_avx2 = {
+    .name = "avx2",
+    .needs = CPU_YMM | CPU_AVX2,
+    .kernels = {
+        [OUIGEMM_F32] = f32_f32,
+        [OUIGEMM_BF16] = f32_f32,
+        [OUIGEMM_S16] = s16_s32,
+        [OUIGEMM_U8S8] = s16_s32,
+        [OUIGEMM_S8S8] = s16_s32,
+    },
+    .hamming = ouigemm_avx2_hamming_4x4,
+    .pack = ouigemm_avx2_pack,
+    .epilogue = ouigemm_avx2_epilogue,
+};

@@ -1,0 +1,22 @@
+/* 512-bit vectors: 8-bit products run on 16 bits and bf16 on f32, converted by packing. */
+#include "../../cpu.h"
+#include "ouigemm/ukernel.h"
+#include "ukernels/avx512/f32_f32_family.h"
+#include "ukernels/avx512/s16_s32_family.h"
+
+extern ouigemm_pack_panels ouigemm_avx512_pack;
+extern ouigemm_epilogue_store ouigemm_avx512_epilogue;
+
+const ouigemm_rung ouigemm_rung_avx512 = {
+    .name = "avx512",
+    .needs = CPU_ZMM | CPU_AVX512 | CPU_AVX2,
+    .kernels = {
+        [OUIGEMM_F32] = f32_f32,
+        [OUIGEMM_BF16] = f32_f32,
+        [OUIGEMM_S16] = s16_s32,
+        [OUIGEMM_U8S8] = s16_s32,
+        [OUIGEMM_S8S8] = s16_s32,
+    },
+    .pack = ouigemm_avx512_pack,
+    .epilogue = ouigemm_avx512_epilogue,
+};

@@ -1,0 +1,15 @@
+/* 512-bit vectors with dot products of four 8-bit and two 16-bit pairs. */
+#include "../../cpu.h"
+#include "ouigemm/ukernel.h"
+#include "ukernels/avx512vnni/u8s8_s32_family.h"
+#include "ukernels/avx512vnni/s16_s32_family.h"
+
+const ouigemm_rung ouigemm_rung_avx512vnni = {
+    .name = "avx512vnni",
+    .needs = CPU_ZMM | CPU_AVX512 | CPU_AVX2 | CPU_AVX512_VNNI,
+    .kernels = {
+        [OUIGEMM_S16] = s16_s32,
+        [OUIGEMM_U8S8] = u8s8_s32,
+        [OUIGEMM_S8S8] = u8s8_s32,
+    },
+};

@@ -1,0 +1,109 @@
+"""Random products over shapes, strides, types, epilogues and rungs: a fixed number from a fixed seed.
+
+`pytest tests/test_fuzz.py --fuzz-cases 20000 --fuzz-seed 1` runs more of them.
+"""
+
+import numpy as np
+import pytest
+from oracle import (
+    DTYPES,
+    ELEMENTS,
+    INTEGERS,
+    PRESENT,
+    assert_product,
+    bf16,
+    epilogue_result,
+    random_matrix,
+    sums,
+    wrapped,
+)
+
+import ouigemm
+from ouigemm.ladder import TYPES
+
+SIZES = (0, 1, 2, 3, 4, 7, 8, 13, 16, 31, 32, 33, 48, 49, 63, 64, 65, 96, 127, 200)
+DEPTHS = (*SIZES, 255, 256, 700, 1153, 3000)
+
+
+def strided(rng, values):
+    """The same numbers somewhere in a larger array, with strides of either sign and order."""
+    if rng.integers(3) == 0:
+        return values
+    row, column = rng.integers(1, 4, 2)
+    larger = np.zeros((values.shape[0] * row + 3, values.shape[1] * column + 2), values.dtype)
+    if rng.integers(2):
+        larger = np.asfortranarray(larger)
+    view = larger[1 : 1 + values.shape[0] * row : row, 2 : 2 + values.shape[1] * column : column]
+    if rng.integers(2):
+        view = view[::-1]
+    if rng.integers(2):
+        view = view[:, ::-1]
+    view[...] = values
+    return view
+
+
+def matrix(rng, element, shape):
+    if element == "bf16":
+        return ouigemm.BFloat16(strided(rng, bf16(rng.standard_normal(shape)).bits))
+    return strided(
+        rng, random_matrix(rng, element, shape, extreme=element in DTYPES and rng.integers(4) == 0)
+    )
+
+
+def epilogue(rng, kind, n, k):
+    middle = 40 / ({"s16": 2**30, "u8s8": 2**14, "s8s8": 2**13}.get(kind, 1) * max(k, 1) ** 0.5)
+    scale = middle * rng.uniform(0.5, 2, n) if rng.integers(2) and n else middle
+    bias = rng.uniform(-30, 30, n) if rng.integers(2) else None
+    relu = bool(rng.integers(2))
+    if rng.integers(2):
+        return ouigemm.Scaled(scale, bias, relu)
+    dtype = ("int8", "uint8")[rng.integers(2)]
+    return ouigemm.Requantised(scale, bias, relu, dtype=dtype, zero_point=int(rng.integers(0, 128)))
+
+
+def plain(rng, a, b, kind, how):
+    """alpha·A·B + beta·C."""
+    m, n = sums(a, b).shape
+    alpha, beta = (int(x) for x in rng.integers(-2, 3, 2))
+    c = rng.integers(-(2**31), 2**31, (m, n)).astype(np.int32)
+    if kind in INTEGERS:
+        out = strided(rng, c.copy())
+        ouigemm.gemm(a, how["b"], out, alpha=alpha, beta=beta, **how["rest"])
+        np.testing.assert_array_equal(
+            out, wrapped(alpha * sums(a, b).astype(np.int64) + beta * c.astype(np.int64))
+        )
+        return
+    out = strided(rng, np.full((m, n), np.nan, np.float32))
+    ouigemm.gemm(a, how["b"], out, **how["rest"])
+    assert_product(out, a, b)
+
+
+def finished(rng, a, b, kind, how):
+    """An epilogue, bit for bit; the sums of floats are those of the same call without one."""
+    total = sums(a, b)
+    e = epilogue(rng, kind, total.shape[1], a.shape[1] if kind in INTEGERS else 1)
+    if kind not in INTEGERS:
+        total = ouigemm.gemm(a, how["b"], **how["rest"])
+    got = ouigemm.gemm(a, how["b"], alpha=2, epilogue=e, **how["rest"])
+    np.testing.assert_array_equal(got, epilogue_result(total, e, 2.0))
+
+
+def one_product(seed):
+    rng = np.random.default_rng(seed)
+    kind = TYPES[rng.integers(len(TYPES))]
+    rung = PRESENT[rng.integers(len(PRESENT))]
+    m, n = rng.choice(SIZES, 2)
+    k = rng.choice(DEPTHS)
+    a, b = matrix(rng, ELEMENTS[kind][0], (m, k)), matrix(rng, ELEMENTS[kind][1], (k, n))
+    right = ouigemm.pack(b, isa=rung) if rng.integers(2) else b
+    how = {"b": right, "rest": {"isa": rung, "threads": int(rng.integers(1, 4))}}
+    (finished if rng.integers(2) else plain)(rng, a, b, kind, how)
+
+
+def test_random_products(pytestconfig):
+    first = pytestconfig.getoption("--fuzz-seed")
+    for case in range(pytestconfig.getoption("--fuzz-cases")):
+        try:
+            one_product((first, case))
+        except Exception as error:
+            pytest.fail(f"one_product(({first}, {case})): {error!r}")

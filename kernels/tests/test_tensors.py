@@ -1,0 +1,110 @@
+"""Torch tensors and other arrays, without copies. Skipped where torch or ml_dtypes is missing."""
+
+import numpy as np
+import pytest
+from oracle import assert_product, bf16, random_operands, sums
+
+import ouigemm
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+def test_tensors_give_a_tensor(torch, rng):
+    for kind in ("f32", "s16", "u8s8", "s8s8"):
+        a, b = random_operands(rng, kind, 7, 9, 11)
+        got = ouigemm.gemm(torch.from_numpy(a), torch.from_numpy(b))
+        assert isinstance(got, torch.Tensor)
+        assert_product(got.numpy(), a, b)
+
+
+def test_bf16_tensors(torch, rng):
+    a, b = rng.standard_normal((7, 300), np.float32), rng.standard_normal((300, 40), np.float32)
+    left, right = torch.from_numpy(a).bfloat16(), torch.from_numpy(b).bfloat16()
+    exact = left.double() @ right.double()
+    for x, y in ((left, right), (left.T.contiguous().T, right.T.contiguous().T)):
+        got = ouigemm.gemm(x, y)
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got.double(), exact, atol=1e-3, rtol=0)
+    torch.testing.assert_close(ouigemm.gemm(left, ouigemm.pack(right)).double(), exact, atol=1e-3, rtol=0)
+
+
+def test_results_are_written_into_tensors(torch, rng):
+    a, b = random_operands(rng, "u8s8", 7, 9, 11)
+    out = torch.zeros(9, 7, dtype=torch.int32).T
+    assert ouigemm.gemm(torch.from_numpy(a), torch.from_numpy(b), out) is out
+    np.testing.assert_array_equal(out.numpy(), sums(a, b))
+
+
+def test_tensors_and_arrays_mix(torch, rng):
+    a, b = random_operands(rng, "f32", 5, 6, 7)
+    assert isinstance(ouigemm.gemm(torch.from_numpy(a), b), torch.Tensor)
+    assert isinstance(ouigemm.gemm(a, torch.from_numpy(b)), np.ndarray)
+
+
+def test_parameters_need_no_detaching(torch):
+    layer = torch.nn.Linear(6, 4)
+    x = torch.randn(3, 6)
+    got = ouigemm.gemm(x, layer.weight.T, epilogue=ouigemm.Scaled(bias=layer.bias))
+    torch.testing.assert_close(got, layer(x).detach())
+
+
+def test_aliasing_through_tensors_is_seen(torch):
+    memory = torch.zeros(4, 4)
+    with pytest.raises(ValueError, match="lies in the memory of a"):
+        ouigemm.gemm(memory, torch.zeros(4, 4), memory)
+
+
+def test_tensors_that_cannot_be_read(torch):
+    b = torch.zeros(4, 5, dtype=torch.int8)
+    with pytest.raises(ValueError, match="a is on meta"):
+        ouigemm.gemm(torch.zeros(3, 4, device="meta"), b)
+    with pytest.raises(TypeError, match="a must be a dense tensor"):
+        ouigemm.gemm(torch.zeros(3, 4).to_sparse(), b)
+    with pytest.raises(TypeError, match=r"a is float16 \(3, 4\)"):
+        ouigemm.gemm(torch.zeros(3, 4, dtype=torch.float16), b)
+    with pytest.raises(TypeError, match=r"a is torch.float8_e4m3fn \(3, 4\)"):
+        ouigemm.gemm(torch.zeros(3, 4, dtype=torch.float8_e4m3fn), b)
+
+
+def test_arrays_of_ml_dtypes(rng):
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    a, b = (rng.standard_normal(shape).astype(bfloat16) for shape in ((7, 30), (30, 9)))
+    bits = ouigemm.BFloat16(a.view(np.uint16)), ouigemm.BFloat16(b.view(np.uint16))
+    assert_product(ouigemm.gemm(a, b), *bits)
+
+
+def test_a_read_only_matrix_is_read(rng):
+    a, b = random_operands(rng, "u8s8", 5, 6, 7)
+    a.flags.writeable = b.flags.writeable = False
+    assert_product(ouigemm.gemm(a, b), a, b)
+
+
+def test_others_come_by_dlpack(rng):
+    class Foreign:
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **how):
+            return self.array.__dlpack__(**how)
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    a, b = random_operands(rng, "u8s8", 5, 6, 7)
+    assert_product(ouigemm.gemm(Foreign(a), Foreign(b)), a, b)
+
+
+def test_nothing_is_copied(torch):
+    """A product of a large matrix with one column takes no memory in proportion to it."""
+    import tracemalloc
+
+    a, b = torch.zeros(3000, 3000), bf16(np.zeros((3000, 3000)))
+    tracemalloc.start()
+    ouigemm.gemm(a, torch.zeros(3000, 1))
+    ouigemm.gemm(ouigemm.BFloat16(np.zeros((1, 3000), np.uint16)), b)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000

@@ -1,0 +1,121 @@
+"""Threads of the pool, threads of the program, and fork."""
+
+import multiprocessing
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from oracle import assert_product, random_operands
+
+import ouigemm
+from ouigemm.ladder import TYPES
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(("m", "n", "k"), [(300, 300, 300), (1, 4000, 700), (3000, 5, 300), (70, 80, 5000)])
+def test_bits_do_not_depend_on_threads(rung, kind, m, n, k, rng):
+    a, b = random_operands(rng, kind, m, n, k)
+    one = ouigemm.gemm(a, b, isa=rung, threads=1)
+    for threads in (2, 3, 7):
+        np.testing.assert_array_equal(ouigemm.gemm(a, b, isa=rung, threads=threads), one)
+
+
+def test_concurrent_calls(rung):
+    """Only one of them has the pool at a time; all are right."""
+    problems = [random_operands(np.random.default_rng(i), "u8s8", 90 + i, 200, 600) for i in range(24)]
+    weights = ouigemm.pack(problems[0][1], isa=rung)
+
+    def solve(problem):
+        a, b = problem
+        assert_product(ouigemm.gemm(a, b, isa=rung, threads=2), a, b)
+        assert_product(ouigemm.gemm(a, weights, threads=3), a, problems[0][1])
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(solve, problems))
+
+
+def test_the_gil_is_released(rng):
+    """Another Python thread goes on while a long product runs."""
+    a, b = random_operands(rng, "s16", 1500, 1500, 1500)
+    ticks, done = [], threading.Event()
+
+    def tick():
+        while not done.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    begin = time.perf_counter()
+    ouigemm.gemm(a, b, isa="portable", threads=1)
+    end = time.perf_counter()
+    done.set()
+    ticker.join()
+    assert sum(begin < t < end for t in ticks) > 5
+
+
+def _product_is_right(a, b):
+    assert_product(ouigemm.gemm(a, b, threads=3), a, b)
+
+
+def _child(a, b):
+    try:
+        _product_is_right(a, b)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def _forked(a, b):
+    """Exit code of a forked child that computes with threads; None if it hangs."""
+    child = os.fork()
+    if child == 0:
+        _child(a, b)
+    for _ in range(600):
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_a_pool_of_its_own(rng):
+    a, b = random_operands(rng, "u8s8", 300, 300, 300)
+    _product_is_right(a, b)
+    assert _forked(a, b) == 0
+    _product_is_right(a, b)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_fork_in_the_middle_of_a_product(rng):
+    a, b = random_operands(rng, "u8s8", 300, 300, 300)
+    stop = threading.Event()
+
+    def busy():
+        while not stop.is_set():
+            ouigemm.gemm(a, b, threads=2)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        assert [_forked(a, b) for _ in range(5)] == [0] * 5
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_spawned_processes(rng):
+    a, b = random_operands(rng, "u8s8", 200, 200, 300)
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_product_is_right, args=(a, b))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0

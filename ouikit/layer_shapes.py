@@ -1,0 +1,55 @@
+"""The matrix products inside known networks, as (m, n, k): C of m × n sums k products each.
+
+Convolutions as one product after im2row, batch 1: m output pixels, n filters, k inputs of a filter.
+
+Source: ResNet-50 v1.5 and VGG16 from the authors' public drivers; BERT-Large's projections are its standard
+sizes for a sequence of 512 (inferred).
+"""
+
+Shape = tuple[int, int, int]
+
+RESNET50: tuple[Shape, ...] = (
+    (12544, 64, 147),
+    (3136, 64, 64),
+    (3136, 64, 576),
+    (3136, 256, 64),
+    (3136, 64, 256),
+    (3136, 128, 256),
+    (784, 128, 1152),
+    (784, 512, 128),
+    (784, 512, 256),
+    (784, 128, 512),
+    (784, 256, 512),
+    (196, 256, 2304),
+    (196, 1024, 256),
+    (196, 1024, 512),
+    (196, 256, 1024),
+    (196, 512, 1024),
+    (49, 512, 4608),
+    (49, 2048, 512),
+    (49, 2048, 1024),
+    (49, 512, 2048),
+)
+"""The twenty different products of ResNet-50 v1.5, in the order of their first layers."""
+
+VGG16: tuple[Shape, ...] = (
+    (50176, 64, 27),
+    (50176, 64, 576),
+    (12544, 128, 576),
+    (12544, 128, 1152),
+    (3136, 256, 1152),
+    (3136, 256, 2304),
+    (784, 512, 2304),
+    (784, 512, 4608),
+    (196, 512, 4608),
+)
+"""The nine different convolutions of VGG16."""
+
+BERT_LARGE: tuple[Shape, ...] = ((512, 1024, 1024), (512, 4096, 1024), (512, 1024, 4096))
+"""Attention's projections and the two layers of the feed-forward part."""
+
+
+def operations(shape: Shape) -> int:
+    """2mnk: multiplications and additions."""
+    m, n, k = shape
+    return 2 * m * n * k
