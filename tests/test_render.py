@@ -6,6 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -226,7 +227,7 @@ def test_results_show_the_paper_beside_ours(root: Path) -> None:
     for part in (
         "Gates rise with depth",
         ">0.71<",
-        "0.66 [0.64, 0.68], n = 3",
+        "0.66 [0.64, 0.68], n&nbsp;=&nbsp;3",
         "2026-11-23",
         "ImageNet: no data",
     ):
@@ -248,6 +249,18 @@ def test_a_contradicted_claim_keeps_its_note(root: Path) -> None:
         assert "reproduced" not in text
 
 
+def test_an_end_that_rounding_keeps_from_zero_is_zero_and_a_small_number_is_not() -> None:
+    assert tables.ours({"value": 0.125, "low": -1.39e-17, "high": 0.25, "n": 8}) == "0.125 [0, 0.25], n = 8"
+    assert tables.ours({"value": 2e-16, "low": 1e-16, "high": 3e-16, "n": 8}) == "2e−16 [1e−16, 3e−16], n = 8"
+
+
+def test_a_caption_has_words_where_the_figure_has_a_formula() -> None:
+    title = r"convnet12, $\lambda_0$ = 1.0 & $\Delta w$ of $5"
+    assert tables.plain(title) == "convnet12, λ₀ = 1.0 & Δ w of $5"
+    shown = tables.figure("<svg/>", "<svg/>", title, "alt", pd.DataFrame())
+    assert "<figcaption>convnet12, λ₀ = 1.0 &amp; Δ w of $5<" in shown.html
+
+
 def test_claims_that_a_scale_does_not_test_are_folded_away() -> None:
     untested = {**CLAIM, "says": "Gates fall", "predicate": None, "why": None, "verdict": "not run"}
     shown = tables.claims([CLAIM, untested], "reduced")
@@ -256,7 +269,7 @@ def test_claims_that_a_scale_does_not_test_are_folded_away() -> None:
     assert "Gates fall" not in open_part
     assert "1 of 2 claims" in folded
     assert "Gates fall" in folded
-    assert tables.ours(untested) in folded
+    assert tables.ours(untested) in folded.replace("&nbsp;", " ")
     assert "Gates fall" not in tables.claims([CLAIM], "reduced").html
     assert "not run" in shown.text
     assert not tables.claims([untested], "reduced").html.startswith("<table")

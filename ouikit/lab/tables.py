@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def number(x: float | None) -> str:
 
 
 def ours(claim: Mapping[str, Any]) -> str:
-    """`0.71 [0.66, 0.75], n = 10`."""
+    """`0.71 [0.66, 0.75], n = 10`; an end that misses zero by rounding alone is shown as 0."""
     if claim.get("value") is None:
         return "–"
     text = number(claim["value"])
@@ -48,8 +49,22 @@ def ours(claim: Mapping[str, Any]) -> str:
     if low is None or high is None or math.isinf(low) or math.isinf(high):
         text += " (no interval)"
     elif low != high:
+        low, high = (0.0 if abs(end) < 1e-12 * (high - low) else end for end in (low, high))
         text += f" [{number(low)}, {number(high)}]"
     return text + (f", n = {claim['n']}" if claim.get("n") else "")
+
+
+_SYMBOLS = {"alpha": "α", "beta": "β", "eta": "η", "lambda": "λ", "theta": "θ", "Delta": "Δ"}
+
+
+def plain(title: str) -> str:
+    """A figure's title as words: `$\\lambda_0$`, which only the figure itself can set, becomes λ₀."""
+
+    def words(formula: re.Match[str]) -> str:
+        text = re.sub(r"\\([A-Za-z]+)", lambda m: _SYMBOLS.get(m[1], m[0]), formula[1])
+        return re.sub(r"_(\d)", lambda m: "₀₁₂₃₄₅₆₇₈₉"[int(m[1])], text)
+
+    return re.sub(r"\$([^$]+)\$", words, title)
 
 
 def papers(claim: Mapping[str, Any]) -> str:
@@ -109,13 +124,18 @@ def settings(found: "Settings") -> Shown:
     return Shown(f'<p class="ouikit-scale">{escape(text)}</p>', text)
 
 
+def _unbroken(text: str) -> str:
+    """HTML of a number with its n, which stays on one line."""
+    return escape(text).replace("n = ", "n&nbsp;=&nbsp;")
+
+
 def claims(judged: Sequence[Mapping[str, Any]], scale: str) -> Shown:
     """The paper's numbers beside ours, with verdict and reason; what this scale does not test is folded."""
     rows = [
         (
             escape(c["says"]) + (f'<br><small class="note">{escape(c["note"])}</small>' if c["note"] else ""),
             escape(papers(c)),
-            escape(ours(c)),
+            _unbroken(ours(c)),
             f"{escape(test_text(c['predicate'], c['against']))}<br><small>{escape(c['why'] or '')}</small>",
             verdict(c["verdict"]),
         )
@@ -123,7 +143,9 @@ def claims(judged: Sequence[Mapping[str, Any]], scale: str) -> Shown:
         if c["predicate"]
     ]
     head = ("Claim", "The paper", f"Ours ({scale})", "Test, and why", "Verdict")
-    untested = [(escape(c["says"]), escape(papers(c)), escape(ours(c))) for c in judged if not c["predicate"]]
+    untested = [
+        (escape(c["says"]), escape(papers(c)), _unbroken(ours(c))) for c in judged if not c["predicate"]
+    ]
     html = grid(head, rows, "ouikit-claims") if rows else ""
     if untested:
         html += (
@@ -147,12 +169,12 @@ def figure(light: str, dark: str, title: str, alt: str, numbers: pd.DataFrame) -
     )
     table = grid([escape(str(c)) for c in numbers.columns], rows, "ouikit-numbers")
     html = (
-        f'<figure class="ouikit-figure">{images}<figcaption>{escape(title)}</figcaption>'
+        f'<figure class="ouikit-figure">{images}<figcaption>{escape(plain(title))}</figcaption>'
         "<details><summary>The numbers of this figure</summary>"
         f'<div class="ouikit-scroll">{table}</div></details>'
         "</figure>"
     )
-    return Shown(html, f"{title}: {alt}")
+    return Shown(html, f"{plain(title)}: {alt}")
 
 
 def provenance(record: Mapping[str, Any]) -> Shown:
@@ -165,7 +187,7 @@ def provenance(record: Mapping[str, Any]) -> Shown:
         "Engine": run.get("engine", "local"),
         "Seeds": ", ".join(map(str, run["seeds"])),
         "Finished": made["time"],
-        "Time": f"{result['seconds']:.0f} s here; {cells['seconds'] / 60:.1f} CPU-minutes in "
+        "Time": f"{result['seconds']:.0f} s here; {cells['seconds'] / 60:.1f} minutes of workers in "
         f"{cells['total']} trainings or simulations",
         "Peak memory": f"{result['peak_memory_mb']:.0f} MB in the process of the notebook",
         "Commit": f"{(made['commit'] or 'none')[:10]}{' with local changes' if made['dirty'] else ''}",

@@ -177,7 +177,7 @@ def gallery(shelf: Shelf) -> str:
 
 
 def _figure(one: Published, figure: Mapping[str, Any], up: str, links: bool = False) -> str:
-    words = escape(figure["title"])
+    words = escape(tables.plain(figure["title"]))
     if links:
         place = f"{up}figures/{one.slug}/{one.scale}/{figure['name']}"
         words += f' <span class="ouikit-who">{one.scale} scale · ' + " · ".join(
