@@ -301,8 +301,8 @@ def test_the_callbacks_example_runs():
 @pytest.mark.slow
 def test_the_pruners_example_stops_what_does_not_move_and_nothing_else():
     code = example(pruner).replace("n_trials=20", "n_trials=2").replace("2_048", "1_536")
-    code = code.replace("learning_rate=lr", "learning_rate=lr, n_steps=512")  # faster
-    assert len(re.sub(r"\n\n", "\n", code).splitlines()) <= 12
+    code = code.replace("learning_rate=lr", "learning_rate=lr, n_steps=512, seed=0")  # faster, and repeatable
+    assert len([line for line in code.splitlines() if line]) <= 10
     sampler = "optuna.create_study(sampler=optuna.samplers.GridSampler({'lr': [1e-6, 3e-3]}, seed=0), "
     names = {}
     exec(code.replace("optuna.create_study(", sampler), names)

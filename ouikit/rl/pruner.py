@@ -6,9 +6,8 @@
 
     def objective(trial):
         lr = trial.suggest_float("lr", 1e-6, 1.0, log=True)
-        model = PPO("MlpPolicy", "CartPole-v1", learning_rate=lr, seed=0, device="cpu")
         watch = TrialCallback(trial)
-        model.learn(20_000, callback=watch)
+        PPO("MlpPolicy", "CartPole-v1", learning_rate=lr, device="cpu").learn(20_000, callback=watch)
         return watch.history[-1]["return"]
 
     study = optuna.create_study(direction="maximize", pruner=OUIPruner())
