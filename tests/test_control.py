@@ -503,7 +503,7 @@ def test_the_benchmark_puts_a_gap_together_from_its_parts(monkeypatch) -> None:
         return [[2.0, 4.0], [2.02, 4.04], [2.04, 4.08], [3.0, 6.0]]
 
     monkeypatch.setattr(bench, "in_turns", by_hand)
-    rows = bench._case(models.convnet12, torch.randn(4, 3, 8, 8), steps=1)
+    rows = bench._case(models.convnet12, torch.randn(4, 3, 8, 8), rounds=2)
     assert [row["value"] for row in rows] == pytest.approx(
         [1.01, 1.5, (495 * 1.02 + 5 * 1.5) / 500, (15 * 1.02 + 5 * 1.5) / 20]
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ouikit import OUI, balance_oui, fixed_pairs, hamming_distances, pairwise_oui, record_patterns
 from ouikit.bench import oui as bench
-from ouikit.bench._timing import ratio_row
+from ouikit.bench._timing import enclosing, ratio_row
 
 torch.set_num_threads(1)
 
@@ -544,6 +544,14 @@ def test_benchmark_rows_judge_their_target() -> None:
     assert (row["value"], row["low"], row["high"], row["n"], row["met"]) == (2.0, 1.0, 9.0, 3, False)
     assert ratio_row("name", [1.04], "<= 1.05", "")["met"]
     assert bench._memory()["met"]
+
+
+@pytest.mark.parametrize(
+    ("n", "ranks"), [(1, (1, 1)), (5, (1, 5)), (6, (1, 6)), (9, (2, 8)), (100, (40, 61))]
+)
+def test_benchmark_intervals_are_the_published_ranks(n: int, ranks: tuple[int, int]) -> None:
+    """Of the distribution-free 95 % interval of a median, as tables print them."""
+    assert enclosing([float(rank) for rank in range(n, 0, -1)]) == ranks
 
 
 def test_the_benchmark_network_is_a_resnet_18() -> None:

@@ -5,8 +5,9 @@ arms alike. Nothing here is asserted by a test.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import comb
 from statistics import median
 from typing import Any
 
@@ -44,11 +45,23 @@ def in_turns(
 
 
 def ratio_row(name: str, ratios: list[float], target: str, note: str) -> Row:
-    """One figure: the median of some ratios, their range, and whether it meets "<= x" or ">= x"."""
-    value, (sign, bound) = median(ratios), target.split()
+    """One figure: the median of some ratios, its interval, and whether it meets "<= x" or ">= x"."""
+    value, (low, high), (sign, bound) = median(ratios), enclosing(ratios), target.split()
     met = value <= float(bound) if sign == "<=" else value >= float(bound)
-    row: Row = {"name": name, "value": value, "low": min(ratios), "high": max(ratios), "n": len(ratios)}
+    row: Row = {"name": name, "value": value, "low": low, "high": high, "n": len(ratios)}
     return row | {"unit": "ratio", "target": target, "met": met, "note": note}
+
+
+def enclosing(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """The innermost k-th lowest and k-th highest of n values that enclose the median with this confidence.
+
+    The true median lies outside with probability 2 P(Bin(n, ½) < k). Of 5 values or fewer, the range.
+    """
+    ordered, n, k, outside = sorted(values), len(values), 0, 2 * 0.5 ** len(values)
+    while k + 1 < n / 2 and outside + 2 * comb(n, k + 1) * 0.5**n <= 1 - confidence:
+        k += 1
+        outside += 2 * comb(n, k) * 0.5**n
+    return ordered[k], ordered[n - 1 - k]
 
 
 def read_bandwidth() -> float:
