@@ -65,7 +65,9 @@ class _Timed(OUICallback):
 
 
 def _reads(settings: Settings) -> str:
-    return f"two networks on {settings.probe} states, every {settings.envs * settings.rollout} environment steps"
+    return (
+        f"two networks on {settings.probe} states, every {settings.envs * settings.rollout} environment steps"
+    )
 
 
 def _share_of_readings(settings: Settings) -> float:
