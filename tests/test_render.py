@@ -261,6 +261,11 @@ def test_a_caption_has_words_where_the_figure_has_a_formula() -> None:
     assert "<figcaption>convnet12, λ₀ = 1.0 &amp; Δ w of $5<" in shown.html
 
 
+def test_long_names_break_at_their_marks_and_numbers_do_not() -> None:
+    named = {**CLAIM, "predicate": "order", "against": "critic_best.cartpole > 0.1"}
+    assert "critic_<wbr>best.<wbr>cartpole &gt; 0.1" in tables.claims([named], "reduced").html
+
+
 def test_claims_that_a_scale_does_not_test_are_folded_away() -> None:
     untested = {**CLAIM, "says": "Gates fall", "predicate": None, "why": None, "verdict": "not run"}
     shown = tables.claims([CLAIM, untested], "reduced")

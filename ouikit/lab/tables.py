@@ -129,6 +129,11 @@ def _unbroken(text: str) -> str:
     return escape(text).replace("n = ", "n&nbsp;=&nbsp;")
 
 
+def _breakable(text: str) -> str:
+    """HTML of words that may hold names like `critic_best.cartpole`: a narrow column breaks them at a mark."""
+    return re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", escape(text))
+
+
 def claims(judged: Sequence[Mapping[str, Any]], scale: str) -> Shown:
     """The paper's numbers beside ours, with verdict and reason; what this scale does not test is folded."""
     rows = [
@@ -136,7 +141,8 @@ def claims(judged: Sequence[Mapping[str, Any]], scale: str) -> Shown:
             escape(c["says"]) + (f'<br><small class="note">{escape(c["note"])}</small>' if c["note"] else ""),
             escape(papers(c)),
             _unbroken(ours(c)),
-            f"{escape(test_text(c['predicate'], c['against']))}<br><small>{escape(c['why'] or '')}</small>",
+            _breakable(test_text(c["predicate"], c["against"]))
+            + f"<br><small>{escape(c['why'] or '')}</small>",
             verdict(c["verdict"]),
         )
         for c in judged
