@@ -42,8 +42,8 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
         row("PPO with OUICallback / plain SB3", watched, plain, "<= 1.02",
             f"{per_second['watched']} watched, {per_second['plain']} plain"),
         ratio_row("PPO with OUICallback / the same training less its readings", inside, "<= 1.02",
-                  f"{_reads(OURS)}: a reading costs the same, and the short rollouts of the chapter have four "
-                  "times as many of them as SB3's defaults"),
+                  f"{_reads(OURS)}: a reading costs the same, and the short rollouts of the chapter have "
+                  "four times as many of them as SB3's defaults"),
         ratio_row("SB3's default settings with OUICallback / less its readings", sparse, "<= 1.02",
                   _reads(DEFAULTS)),
         row("SB3's default settings / PPO with OUICallback", defaults, watched, ">= 1",

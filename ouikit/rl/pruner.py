@@ -67,8 +67,8 @@ class OUIPruner(optuna.pruners.BasePruner):
     The learning rate counts as too small where the critic's bits are still where they started, and as too
     large where the actor's units no longer tell states apart. **Both thresholds depend on the environment,
     the network and the scale of the rewards**: the defaults separate the two ends on CartPole-v1 with tanh
-    units, and the values between them prove nothing. Some hopeless trials pass: a collapsed actor is not always
-    low, and with unscaled rewards the critic moves at rates that teach the actor nothing.
+    units, and the values between them prove nothing. Some hopeless trials pass: a collapsed actor is not
+    always low, and with unscaled rewards the critic moves at rates that teach the actor nothing.
 
     Args:
         after: share of training before which nothing is pruned.
