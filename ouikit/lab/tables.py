@@ -130,7 +130,7 @@ def _unbroken(text: str) -> str:
 
 
 def _breakable(text: str) -> str:
-    """HTML of words that may hold names like `critic_best.cartpole`: a narrow column breaks them at a mark."""
+    """HTML of words that may hold names like `critic_best.cartpole`; a narrow column breaks them there."""
     return re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", escape(text))
 
 
