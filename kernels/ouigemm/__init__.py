@@ -8,7 +8,7 @@
 
 from ouigemm.distances import hamming
 from ouigemm.epilogues import Requantised, Scaled
-from ouigemm.ladder import block_sizes, capabilities, kernel_name
+from ouigemm.ladder import block_sizes, capabilities, kernel_name, peak
 from ouigemm.operands import BFloat16
 from ouigemm.products import Weights, gemm, pack
 
@@ -23,4 +23,5 @@ __all__ = [
     "hamming",
     "kernel_name",
     "pack",
+    "peak",
 ]

@@ -1,6 +1,7 @@
 """The ladder of instruction sets: what there is, what `auto` picks, and why."""
 
 import os
+import time
 from typing import Any
 
 from ouigemm import _core
@@ -49,6 +50,26 @@ def kernel_name(dtype: str, m: int, n: int, isa: str = "auto") -> str:
 def block_sizes(dtype: str, m: int, n: int, k: int, isa: str = "auto") -> tuple[int, int, int]:
     """(mc, nc, kc) of the loops, from the model of `src/blocking.c`, for one thread."""
     return _core.blocks(_type_number(dtype), rung_number(isa), m, n, k)
+
+
+def peak(dtype: str, isa: str = "auto", seconds: float = 5e-3) -> tuple[str, float] | None:
+    """What one core can do at most: (instruction, multiplications and additions per second of the processor).
+
+    Runs the instruction of the rung's micro-kernels on registers alone, for about so many seconds. No
+    product is quicker. None where the rung has no such stream (`portable`, and all but x86). A reading
+    that another process or a slow clock disturbs is too low: take the highest of a few.
+    """
+    number, rung = _type_number(dtype), rung_number(isa)
+    instruction, each = _core.run_stream(number, rung, 1)
+    if instruction is None:
+        return None
+    rounds, elapsed = 1000, 0.0
+    while elapsed < seconds:
+        rounds *= 2
+        start = time.thread_time()
+        _core.run_stream(number, rung, rounds)
+        elapsed = time.thread_time() - start
+    return instruction, each * rounds / elapsed
 
 
 def rung_number(isa: str) -> int:

@@ -83,6 +83,17 @@ const ouigemm_ukernel *const *ladder_family(ouigemm_type type, int rung)
     return r < 0 ? NULL : ladder[r]->kernels[type];
 }
 
+double ouigemm_run_stream(ouigemm_type type, int rung, size_t rounds, const char **instruction)
+{
+    int r = first_rung(rung, has_type, type);
+    const ouigemm_stream *stream = r < 0 ? NULL : ladder[r]->streams[type];
+    *instruction = stream ? stream->instruction : NULL;
+    if (!stream)
+        return 0;
+    stream->run(rounds);
+    return (double)stream->operations * (double)rounds;
+}
+
 ouigemm_hamming_tile *ladder_hamming(int rung)
 {
     int r = first_rung(rung, has_hamming, 0);

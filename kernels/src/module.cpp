@@ -119,6 +119,17 @@ static nb::object name_or_none(const char *name)
     return name ? nb::cast(name) : nb::none();
 }
 
+static nb::tuple run_stream(int type, int rung, size_t rounds)
+{
+    const char *instruction = nullptr;
+    double operations;
+    {
+        nb::gil_scoped_release unlocked;
+        operations = ouigemm_run_stream((ouigemm_type)type, rung, rounds, &instruction);
+    }
+    return nb::make_tuple(name_or_none(instruction), operations);
+}
+
 static nb::tuple blocks(int type, int rung, size_t m, size_t n, size_t k)
 {
     ouigemm_blocks b = ouigemm_block_sizes((ouigemm_type)type, rung, m, n, k);
@@ -140,6 +151,7 @@ NB_MODULE(_core, m)
         return name_or_none(ouigemm_kernel_name((ouigemm_type)type, rung, rows, columns));
     });
     m.def("hamming_rung", [](int rung) { return name_or_none(ouigemm_hamming_rung(rung)); });
+    m.def("run_stream", &run_stream);
     m.def("blocks", &blocks);
     m.def("cache_bytes", &ouigemm_cache_bytes);
     m.def("tiles_are_modelled", [] { return ouigemm_tiles_are_modelled() != 0; });

@@ -7,6 +7,7 @@ import pytest
 from oracle import PRESENT, RUNGS, random_operands, sums
 
 import ouigemm
+from ouigemm import _core
 from ouigemm.ladder import TYPES
 
 A, B = np.ones((2, 3), np.uint8), np.ones((3, 2), np.int8)
@@ -147,3 +148,23 @@ def test_block_sizes_fit_the_caches(rung, kind):
         assert mc * k * source <= max(caches["L2"] / 2, (64 + mr) * k * source)
         if k > kc:
             assert mc * nc * 4 <= max(caches["L2"] / 4, mc * nr * 4)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_peak_is_that_of_the_rungs_own_instruction(rung, kind):
+    """Twice the rounds are twice the work; the vector's width says how much one instruction does."""
+    found = ouigemm.peak(kind, rung, seconds=1e-4)
+    own = ouigemm.kernel_name(kind, 100, 100, rung)
+    if own.startswith("portable/"):
+        assert found is None
+        return
+    instruction, rate = found
+    element, tiles = own.split("/")[1].split("_")[0], own.startswith("amx")
+    lanes = {"f32": 1, "bf16": 2, "s16": 2, "u8s8": 4, "s8s8": 4}[element]
+    if not tiles:
+        assert instruction.endswith("zmm" if own.startswith("avx512") else "ymm")
+    each = 2 * lanes * (16 * 16 * 16 if tiles else 16 if instruction.endswith("zmm") else 8)
+    number, index = TYPES.index(kind), list(RUNGS).index(rung)
+    independent = 4 if tiles else 12
+    assert _core.run_stream(number, index, 3) == (instruction, 3.0 * independent * each)
+    assert rate > 1e8

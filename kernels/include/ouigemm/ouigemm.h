@@ -83,6 +83,9 @@ const char *ouigemm_rung_name(int rung);
 const char *ouigemm_rung_absent(int rung);
 /* The micro-kernel that a product of this shape runs on; NULL where the rung is absent. */
 const char *ouigemm_kernel_name(ouigemm_type type, int rung, size_t m, size_t n);
+/* Runs the instruction of that kernel on registers alone. Returns the multiplications and additions done
+   in `rounds` rounds, 0 where nothing can be run, and the name of the instruction. */
+double ouigemm_run_stream(ouigemm_type type, int rung, size_t rounds, const char **instruction);
 /* The rung that Hamming distances run on. */
 const char *ouigemm_hamming_rung(int rung);
 /* Micro-kernels of one rung, one after the other; NULL at the end. */

@@ -51,6 +51,14 @@ typedef struct ouigemm_ukernel {
     void (*end)(void);                              /* tiles, or NULL: matrix engines need it    */
 } ouigemm_ukernel;
 
+/* The instruction of a family on registers alone, to measure what a core can do at most: a round is so
+   many multiplications and additions. */
+typedef struct ouigemm_stream {
+    const char *instruction;
+    size_t operations;
+    void (*run)(size_t rounds);
+} ouigemm_stream;
+
 /* Counts the bits in which rows of a and rows of b differ, for 4 rows of each: counts[i][j] += … over
    `lines` lines of 64 bytes; the rows of both lie row_words words apart, 64-byte aligned. */
 typedef void ouigemm_hamming_tile(size_t lines, const uint64_t *a, const uint64_t *b, size_t row_words,
@@ -70,6 +78,7 @@ typedef struct ouigemm_rung {
     uint32_t needs;       /* features of cpu.h */
     uint32_t auto_needs;  /* further features without which it is slower than the rung below */
     const ouigemm_ukernel *const *kernels[OUIGEMM_TYPES];  /* NULL-terminated families */
+    const ouigemm_stream *streams[OUIGEMM_TYPES];  /* of the same types; NULL where there is none */
     ouigemm_hamming_tile *hamming;
     ouigemm_pack_panels *pack;
     ouigemm_epilogue_store *epilogue;

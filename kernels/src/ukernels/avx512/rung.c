@@ -6,6 +6,7 @@
 
 extern ouigemm_pack_panels ouigemm_avx512_pack;
 extern ouigemm_epilogue_store ouigemm_avx512_epilogue;
+extern const ouigemm_stream ouigemm_avx512_f32_f32_stream, ouigemm_avx512_s16_s32_stream;
 
 const ouigemm_rung ouigemm_rung_avx512 = {
     .name = "avx512",
@@ -16,6 +17,13 @@ const ouigemm_rung ouigemm_rung_avx512 = {
         [OUIGEMM_S16] = s16_s32,
         [OUIGEMM_U8S8] = s16_s32,
         [OUIGEMM_S8S8] = s16_s32,
+    },
+    .streams = {
+        [OUIGEMM_F32] = &ouigemm_avx512_f32_f32_stream,
+        [OUIGEMM_BF16] = &ouigemm_avx512_f32_f32_stream,
+        [OUIGEMM_S16] = &ouigemm_avx512_s16_s32_stream,
+        [OUIGEMM_U8S8] = &ouigemm_avx512_s16_s32_stream,
+        [OUIGEMM_S8S8] = &ouigemm_avx512_s16_s32_stream,
     },
     .pack = ouigemm_avx512_pack,
     .epilogue = ouigemm_avx512_epilogue,

@@ -4,6 +4,8 @@
 #include "ukernels/avx512vnni/u8s8_s32_family.h"
 #include "ukernels/avx512vnni/s16_s32_family.h"
 
+extern const ouigemm_stream ouigemm_avx512vnni_s16_s32_stream, ouigemm_avx512vnni_u8s8_s32_stream;
+
 const ouigemm_rung ouigemm_rung_avx512vnni = {
     .name = "avx512vnni",
     .needs = CPU_ZMM | CPU_AVX512 | CPU_AVX2 | CPU_AVX512_VNNI,
@@ -11,5 +13,10 @@ const ouigemm_rung ouigemm_rung_avx512vnni = {
         [OUIGEMM_S16] = s16_s32,
         [OUIGEMM_U8S8] = u8s8_s32,
         [OUIGEMM_S8S8] = u8s8_s32,
+    },
+    .streams = {
+        [OUIGEMM_S16] = &ouigemm_avx512vnni_s16_s32_stream,
+        [OUIGEMM_U8S8] = &ouigemm_avx512vnni_u8s8_s32_stream,
+        [OUIGEMM_S8S8] = &ouigemm_avx512vnni_u8s8_s32_stream,
     },
 };

@@ -4,6 +4,8 @@
 #include "ukernels/avxvnni/u8s8_s32_family.h"
 #include "ukernels/avxvnni/s16_s32_family.h"
 
+extern const ouigemm_stream ouigemm_avxvnni_s16_s32_stream, ouigemm_avxvnni_u8s8_s32_stream;
+
 const ouigemm_rung ouigemm_rung_avxvnni = {
     .name = "avxvnni",
     .needs = CPU_YMM | CPU_AVX2 | CPU_AVX_VNNI,
@@ -11,5 +13,10 @@ const ouigemm_rung ouigemm_rung_avxvnni = {
         [OUIGEMM_S16] = s16_s32,
         [OUIGEMM_U8S8] = u8s8_s32,
         [OUIGEMM_S8S8] = u8s8_s32,
+    },
+    .streams = {
+        [OUIGEMM_S16] = &ouigemm_avxvnni_s16_s32_stream,
+        [OUIGEMM_U8S8] = &ouigemm_avxvnni_u8s8_s32_stream,
+        [OUIGEMM_S8S8] = &ouigemm_avxvnni_u8s8_s32_stream,
     },
 };

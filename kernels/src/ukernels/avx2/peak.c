@@ -1,0 +1,5 @@
+#include "../stream.h"
+
+STREAM(avx2, f32_f32, "vfmadd231ps ymm", 16, "vfmadd231ps %%ymm14, %%ymm15, %%ymm\\r")
+STREAM(avx2, s16_s32, "vpmaddwd, vpaddd ymm", 32,
+       "vpmaddwd %%ymm14, %%ymm15, %%ymm13\n\tvpaddd %%ymm13, %%ymm\\r, %%ymm\\r")
