@@ -1,11 +1,10 @@
-"""What the benchmarks share: several arms timed in turns in one process, and rows that judge a ratio.
+"""What the benchmarks share: rows that judge a ratio of times taken in turns.
 
 Every figure is a ratio of CPU times, measured in turns with one thread, so that a busy machine slows all
 arms alike. Nothing here is asserted by a test.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import comb
 from statistics import median
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from ouikit.timing import in_turns
 
 Row = dict[str, Any]
 
@@ -26,22 +27,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def in_turns(
-    rounds: int, *arms: Callable[[], object], clock: Callable[[], float] = time.process_time
-) -> list[list[float]]:
-    """Seconds of each arm in each round, after one warm-up; the order turns round every time."""
-    times: list[list[float]] = [[] for _ in arms]
-    for arm in arms:
-        arm()
-    for turn in range(rounds):
-        order = list(enumerate(arms))
-        for index, arm in order if turn % 2 else reversed(order):
-            start = clock()
-            arm()
-            times[index].append(clock() - start)
-    return times
 
 
 def ratio_row(name: str, ratios: list[float], target: str, note: str) -> Row:

@@ -1,20 +1,28 @@
 """`ouigemm` against the matrix products that everybody has: `ouikit bench gemm`.
 
-A figure is how many times longer the quickest peer takes than we do: a geometric mean over the shapes of a
-class, with the slowest and the quickest shape. All arms of a shape take turns in one process, on the same
-data, with warm caches: operands and result are those of the call before. Every shape runs on the kernel
-that the dispatcher picks.
+A figure is how many times longer a peer takes than we do: a geometric mean over the shapes of a class, with
+the slowest and the quickest shape. All arms of a shape take turns in one process, on the same data, with warm
+caches: operands and result are those of the call before. Every shape runs on the kernel that the dispatcher
+picks. Figures are ratios of medians; the note gives the same of the best times, the share of the peak (the
+instruction on registers alone) and of the roofline, both measured in the same run.
 
-Peers: torch's MKL and numpy's OpenBLAS for f32, torch's oneDNN for bf16 (whose result is rounded to bf16,
-ours is f32), `torch._int_mm` for s8, torch's quantised linear layer (oneDNN, packed weights) for u8 results.
-Needs `pip install ./kernels`.
+The roofline of a shape is the longer of two times: operations at the peak, and the bytes of A, B and C beyond
+the second cache at the bandwidth of reading 16 MiB (or 256 MiB where they are more than 32 MiB).
+
+Peers: torch's MKL and numpy's OpenBLAS for f32; torch's oneDNN for bf16, whose result is rounded to bf16 where
+ours is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; `torch._int_mm` (oneDNN) for s8;
+and torch's quantised linear layer (oneDNN, packed weights) for u8 results, which are also held against our own
+product without the requantisation. Needs `pip install ./kernels`.
 """
 
+import ctypes
 import os
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import geometric_mean, median
 
 import numpy as np
@@ -23,8 +31,9 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from ouikit.bench._timing import Row, in_turns
+from ouikit.bench._timing import Row
 from ouikit.layer_shapes import BERT_LARGE, RESNET50, VGG16, Shape, operations
+from ouikit.timing import Arm, in_turns, seconds_each
 
 CLASSES: dict[str, tuple[Shape, ...]] = {
     "squares of 256 and 512": ((256, 256, 256), (512, 512, 512)),
@@ -35,17 +44,25 @@ CLASSES: dict[str, tuple[Shape, ...]] = {
     "BERT-Large": BERT_LARGE,
     "16 rows": ((16, 4096, 4096),),
 }
-# At least, by rung and class: packed weights, plain matrices.
+ALL = "all shapes"
+# At least, by class: packed weights, plain matrices. On AMX the peers leave more room.
 AMX = dict(
-    zip(CLASSES, ((1.5, 1.2), (1.15, 1), (1.1, 1), (1.7, 1), (1.2, 1), (1.05, 1), (1, 2)), strict=True)
+    zip(
+        [*CLASSES, ALL],
+        ((1.5, 1.2), (1.15, 1), (1.1, 1), (1.7, 1), (1.2, 1), (1.05, 1), (1, 2), (1.2, 1)),
+        strict=True,
+    )
 )
-OTHERS = dict.fromkeys(CLASSES, (1.0, 1.0))
-ROUNDS, SHORTEST = 7, 3e-3  # repetitions; seconds that one timing lasts at least
-Arms = dict[str, Callable[[], object]]  # packed and plain are ours
+OTHERS = dict.fromkeys(AMX, (1.0, 1.0))
+BY_PEER = {"OpenBLAS": 1.15, "MKL s16": 1.1, "our own s32": 1.3}  # whatever the class
+ROUNDS = 9
+OURS = ("packed", "plain")
+Arms = dict[str, Arm]  # packed and plain are ours
+Times = dict[str, list[float]]  # arm -> seconds of a call, round by round
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
-    """Measure every type and class with one thread and with two, in about ten minutes.
+    """Measure every type and class with one thread and with two, in about a quarter of an hour.
 
     Returns rows as `ouikit.bench._timing.ratio_row`; n counts shapes.
     """
@@ -53,61 +70,90 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
     rows = []
     for threads in range(1, min(2, os.cpu_count() or 1) + 1):
         with _cores(threads):
+            bandwidth = {mib: _bandwidth(mib) for mib in (16, 256)}
             for kind, arms_of in KINDS.items():
-                for name, shapes in CLASSES.items():
-                    say(f"{kind}, {name}, threads: {threads}")
-                    rows += _class(kind, name, threads, {shape: arms_of(*shape, threads) for shape in shapes})
+                say(f"{kind}, threads: {threads}")
+                peak = max(_peak(kind) for _ in range(5)) * threads
+                times = {s: _times(arms_of(*s, threads), threads) for c in CLASSES.values() for s in c}
+                limits = {shape: _roofline(shape, kind, peak, bandwidth) for shape in times}
+                rows += _of_kind(kind, threads, times, peak, limits)
     return rows
 
 
-def _class(kind: str, name: str, threads: int, arms: dict[Shape, Arms]) -> list[Row]:
-    """One row for packed weights and one for plain matrices, where the peers have both."""
+def _of_kind(
+    kind: str, threads: int, times: Mapping[Shape, Times], peak: float, limits: Mapping[Shape, float]
+) -> list[Row]:
+    """A row per way (packed weights, plain matrices), peer and class, and one over all shapes."""
     rung = ouigemm.capabilities()["auto"][kind.split()[0]]
-    times = {shape: _medians(of, threads) for shape, of in arms.items()}
-    targets = (AMX if rung == "amxint8" else OTHERS)[name]
+    targets = AMX if rung == "amxint8" else OTHERS
+    some = next(iter(times.values()))
     rows = []
-    for way, target in zip(("packed", "plain"), targets, strict=True):
-        ratios, peers = {}, {}
-        for shape, told in times.items():
-            if way in told:
-                peers[shape] = min(told.keys() - {"packed", "plain"}, key=told.__getitem__)
-                ratios[shape] = told[peers[shape]] / told[way]
-        if not ratios:
-            continue
-        worst = min(ratios, key=ratios.__getitem__)
-        rate = geometric_mean(operations(shape) / told[way] / 1e9 for shape, told in times.items())
-        value = geometric_mean(ratios.values())
-        rows.append({
-            "name": f"{kind}, {way}, {name}, threads: {threads}",
-            "value": value, "low": ratios[worst], "high": max(ratios.values()), "n": len(ratios),
-            "unit": "ratio", "target": f">= {target}", "met": value >= target,
-            "note": f"{rung}: {rate:,.0f} G operations a second; lowest against {peers[worst]} at "
-                    + " × ".join(map(str, worst)),
-        })  # fmt: skip
+    for way in (way for way in OURS if way in some):
+        for peer in some.keys() - {*OURS}:
+            for name, shapes in {ALL: tuple(times), **CLASSES}.items():
+                target = BY_PEER.get(peer, targets[name][OURS.index(way)])
+                title = f"{kind}, {way}, against {peer}: {name}, threads: {threads}"
+                found = {shape: times[shape] for shape in shapes}
+                rows.append(
+                    _row(title, found, way, peer, target)
+                    | {"note": _note(rung, found, way, peer, peak, limits)}
+                )
     return rows
 
 
-def _medians(arms: Arms, threads: int) -> dict[str, float]:
-    """Seconds that each arm takes: wall time with several threads, else time on the processor."""
+def _row(title: str, times: Mapping[Shape, Times], way: str, peer: str, target: float) -> Row:
+    ratios = [median(told[peer]) / median(told[way]) for told in times.values()]
+    value = geometric_mean(ratios)
+    return {
+        "name": title, "value": value, "low": min(ratios), "high": max(ratios), "n": len(ratios),
+        "unit": "ratio", "target": f">= {target}", "met": value >= target,
+    }  # fmt: skip
+
+
+def _note(
+    rung: str, times: Mapping[Shape, Times], way: str, peer: str, peak: float, limits: Mapping[Shape, float]
+) -> str:
+    rates = {shape: operations(shape) / median(told[way]) for shape, told in times.items()}
+    best = geometric_mean(min(told[peer]) / min(told[way]) for told in times.values())
+    roof = geometric_mean(limits[shape] / median(told[way]) for shape, told in times.items())
+    spread = median(max(told[way]) / min(told[way]) for told in times.values())
+    slowest = min(times, key=lambda shape: median(times[shape][peer]) / median(times[shape][way]))
+    return (
+        f"{rung}: {geometric_mean(rates.values()) / 1e9:,.0f} G operations a second, "
+        f"{geometric_mean(rates.values()) / peak:.0%} of the peak, {roof:.0%} of the roofline; "
+        f"best times {best:.2f}; "
+        f"slowest round / quickest {spread:.2f}; lowest at {' × '.join(map(str, slowest))}"
+    )
+
+
+def _times(arms: Arms, threads: int) -> Times:
+    """Wall time with several threads, else time on the processor."""
     clock = time.process_time if threads == 1 else time.perf_counter
-    repeated = {name: _repeated(arm) for name, arm in arms.items()}
-    times = in_turns(ROUNDS, *(again for again, _ in repeated.values()), clock=clock)
-    counts = (count for _, count in repeated.values())
-    return {name: median(t) / c for name, t, c in zip(repeated, times, counts, strict=True)}
+    return seconds_each(arms, ROUNDS, clock=clock)
 
 
-def _repeated(arm: Callable[[], object]) -> tuple[Callable[[], object], int]:
-    """The arm as often as fills the shortest timing, and how often that is."""
-    arm()
-    start = time.perf_counter()
-    arm()
-    count = int(SHORTEST / (time.perf_counter() - start)) + 1
+def _peak(kind: str) -> float:
+    """Operations a second of one core on registers alone."""
+    found = ouigemm.peak(kind.split()[0])
+    return found[1] if found else float("nan")
 
-    def again() -> None:
-        for _ in range(count):
-            arm()
 
-    return again, count
+def _bandwidth(mib: int) -> float:
+    """Bytes a second at which one thread reads so many MiB again and again."""
+    words = np.ones(mib * 2**17, np.uint64)
+    (times,) = in_turns(9, lambda: np.bitwise_or.reduce(words))
+    return words.nbytes / min(times)
+
+
+def _roofline(shape: Shape, kind: str, peak: float, bandwidth: Mapping[int, float]) -> float:
+    """Seconds that no product of this shape can stay below, by the model of the module's text."""
+    m, n, k = shape
+    element, result = {"f32": (4, 4), "bf16": (2, 4), "s16": (2, 4), "s8s8": (1, 4), "u8s8": (1, 1)}[
+        kind.split()[0]
+    ]
+    moved = element * (m * k + k * n) + result * m * n
+    beyond = max(0, moved - ouigemm.capabilities()["caches"]["L2"])
+    return max(operations(shape) / peak, beyond / bandwidth[16 if moved <= 2**25 else 256])
 
 
 def _f32(m: int, n: int, k: int, threads: int) -> Arms:
@@ -115,8 +161,8 @@ def _f32(m: int, n: int, k: int, threads: int) -> Arms:
     x, y, z = (matrix.numpy() for matrix in (a, b, c))
     return {
         **_ours(a, b, c, threads),
-        "torch.mm": lambda: torch.mm(a, b, out=c),
-        "numpy.matmul": lambda: np.matmul(x, y, out=z),
+        "MKL": lambda: torch.mm(a, b, out=c),
+        "OpenBLAS": lambda: np.matmul(x, y, out=z),
     }
 
 
@@ -125,19 +171,42 @@ def _bf16(m: int, n: int, k: int, threads: int) -> Arms:
     rounded = torch.empty(m, n, dtype=torch.bfloat16)
     return {
         **_ours(a, b, torch.empty(m, n), threads),
-        "torch.mm": lambda: torch.mm(a, b, out=rounded),
+        "oneDNN": lambda: torch.mm(a, b, out=rounded),
     }
+
+
+def _s16(m: int, n: int, k: int, threads: int) -> Arms:
+    a, b, c = _integers(m, k, torch.int16), _integers(k, n, torch.int16), torch.empty(m, n, dtype=torch.int32)
+    theirs = _mkl_s16(a.numpy(), b.numpy(), c.numpy())
+    return _ours(a, b, c, threads) | ({"MKL s16": theirs} if theirs and threads == 1 else {})
+
+
+def _mkl_s16(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Arm | None:
+    """MKL's product, in sequence; None where the package is not installed."""
+    library = Path(sys.prefix, "lib", "libmkl_rt.so.3")
+    if not library.exists():
+        return None
+    mkl = ctypes.CDLL(str(library))
+    mkl.MKL_Set_Threading_Layer(1)
+    row_major, plain, fixed, none = 101, 111, 173, ctypes.c_int16(0)
+    (m, k), n = a.shape, b.shape[1]
+    offset, f32 = ctypes.c_int32(0), ctypes.c_float
+    return lambda: mkl.cblas_gemm_s16s16s32(
+        row_major, plain, plain, fixed, m, n, k, f32(1),
+        ctypes.c_void_p(a.ctypes.data), k, none, ctypes.c_void_p(b.ctypes.data), n, none,
+        f32(0), ctypes.c_void_p(c.ctypes.data), n, ctypes.byref(offset),
+    )  # fmt: skip
 
 
 def _s8(m: int, n: int, k: int, threads: int) -> Arms:
     a, b, c = _integers(m, k, torch.int8), _integers(k, n, torch.int8), torch.empty(m, n, dtype=torch.int32)
-    return {**_ours(a, b, c, threads), "torch._int_mm": lambda: torch._int_mm(a, b, out=c)}
+    return {**_ours(a, b, c, threads), "oneDNN": lambda: torch._int_mm(a, b, out=c)}
 
 
 def _u8(m: int, n: int, k: int, threads: int) -> Arms:
     """u8 · s8 → u8: torch keeps its quantised weights packed, and so there are no plain arms."""
     a, b, c = _integers(m, k, torch.uint8), _integers(k, n, torch.int8), torch.empty(m, n, dtype=torch.uint8)
-    step = 2.0**-16 / k**0.5
+    step, sums = 2.0**-16 / k**0.5, torch.empty(m, n, dtype=torch.int32)
     weights, epilogue = ouigemm.pack(b), ouigemm.Requantised(scale=step, dtype="uint8")
     with warnings.catch_warnings():  # the interface of quantised tensors is to go; nothing replaces it yet
         warnings.simplefilter("ignore")
@@ -146,12 +215,13 @@ def _u8(m: int, n: int, k: int, threads: int) -> Arms:
         theirs = torch.ops.quantized.linear_prepack(layer, None)
     return {
         "packed": lambda: ouigemm.gemm(a, weights, out=c, epilogue=epilogue, threads=threads),
-        "quantised linear": lambda: torch.ops.quantized.linear(x, theirs, 1.0, 0),
+        "oneDNN": lambda: torch.ops.quantized.linear(x, theirs, 1.0, 0),
+        "our own s32": lambda: ouigemm.gemm(a, weights, out=sums, threads=threads),
     }
 
 
 KINDS: dict[str, Callable[[int, int, int, int], Arms]] = {
-    "f32": _f32, "bf16": _bf16, "s8s8": _s8, "u8s8 to u8": _u8,
+    "f32": _f32, "bf16": _bf16, "s16": _s16, "s8s8": _s8, "u8s8 to u8": _u8,
 }  # fmt: skip
 
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ouikit.bench._timing import Row, in_turns, one_thread, ratio_row, read_bandwidth
+from ouikit.bench._timing import Row, one_thread, ratio_row, read_bandwidth
 from ouikit.control import OUIDecay, decay_groups, dynamic_layers
 from ouikit.nn.models import convnet12, resnet50
+from ouikit.timing import in_turns
 
 MEMORY = 5
 CLASSES = 10

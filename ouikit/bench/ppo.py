@@ -10,9 +10,10 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from ouikit.bench._timing import in_turns, one_thread, ratio_row
+from ouikit.bench._timing import one_thread, ratio_row
 from ouikit.rl import OUICallback, single_file
 from ouikit.rl.ppo import Settings, model_of
+from ouikit.timing import in_turns
 
 STEPS = 8_192  # whole rollouts in every arm; short, so that the arms of a ratio are close in time
 ROUNDS = 20
@@ -42,8 +43,8 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
         row("PPO with OUICallback / plain SB3", watched, plain, "<= 1.02",
             f"{per_second['watched']} watched, {per_second['plain']} plain"),
         ratio_row("PPO with OUICallback / the same training less its readings", inside, "<= 1.02",
-                  f"{_reads(OURS)}, four times as often as at SB3's defaults. Near its target: it has been just "
-                  "above it on another CPU"),
+                  f"{_reads(OURS)}, four times as often as at SB3's defaults. Near its target: it has been "
+                  "just above it on another CPU"),
         ratio_row("SB3's default settings with OUICallback / less its readings", sparse, "<= 1.02",
                   _reads(DEFAULTS)),
         row("SB3's default settings / PPO with OUICallback", defaults, watched, ">= 1",
