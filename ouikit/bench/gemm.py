@@ -9,10 +9,10 @@ instruction on registers alone) and of the roofline, both measured in the same r
 The roofline of a shape is the longer of two times: operations at the peak, and the bytes of A, B and C beyond
 the second cache at the bandwidth of reading 16 MiB (or 256 MiB where they are more than 32 MiB).
 
-Peers: torch's MKL and numpy's OpenBLAS for f32; torch's oneDNN for bf16, whose result is rounded to bf16 where
-ours is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; `torch._int_mm` (oneDNN) for s8;
-and torch's quantised linear layer (oneDNN, packed weights) for u8 results, which are also held against our own
-product without the requantisation. Needs `pip install ./kernels`.
+Peers: torch's MKL and numpy's OpenBLAS for f32; torch's oneDNN for bf16, whose result is rounded to bf16
+where ours is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; `torch._int_mm`
+(oneDNN) for s8; torch's quantised linear layer (oneDNN, packed weights) for u8 results, which are also held
+against our own product without the requantisation. Needs `pip install ./kernels`.
 """
 
 import ctypes
