@@ -48,6 +48,12 @@ VGG16: tuple[Shape, ...] = (
 BERT_LARGE: tuple[Shape, ...] = ((512, 1024, 1024), (512, 4096, 1024), (512, 1024, 4096))
 """Attention's projections and the two layers of the feed-forward part."""
 
+SQUARES: tuple[Shape, ...] = tuple((size, size, size) for size in (256, 512, 1024, 2048))
+"""Sides as in most benchmarks; the authors' drivers take 1000 to 5000."""
+
+NETWORKS = {"resnet50": RESNET50, "vgg16": VGG16, "bert_large": BERT_LARGE, "squares": SQUARES}
+"""All sets by name."""
+
 
 def operations(shape: Shape) -> int:
     """2mnk: multiplications and additions."""

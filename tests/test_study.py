@@ -71,6 +71,19 @@ def test_a_changed_verdict_raises_in_both_directions_after_the_record_is_kept(re
     assert record.read(folder)["result"]["status"] == "verdict changed"
 
 
+def test_what_a_machine_cannot_measure_is_not_run_and_guards_nothing(repo):
+    edit(repo / "chapters" / "toy.ipynb", '"rise\\": {', '"rise\\": None and {')
+    grows, shrinks = record.read(play(repo)["study"].folder)["result"]["claims"]
+    assert (grows["verdict"], grows["registered"], grows["value"]) == ("not run", None, None)
+    assert (shrinks["verdict"], shrinks["registered"]) == ("contradicted", "contradicted")
+
+
+def test_a_metric_that_is_forgotten_is_a_changed_verdict(repo):
+    edit(repo / "chapters" / "toy.ipynb", '"rise\\": {', '"rose\\": {')
+    with pytest.raises(VerdictChangedError, match="grows: registered reproduced, now not run"):
+        play(repo)
+
+
 def test_an_exploratory_run_never_raises(repo):
     study = play(repo, gain=-5.0)["study"]
     found = record.read(study.folder)

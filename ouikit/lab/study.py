@@ -8,7 +8,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, Protocol
 
 import pandas as pd
@@ -118,11 +118,14 @@ class Study:
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Judge every claim, write the record, show the paper's numbers beside ours.
 
+        A metric given as None cannot be measured on this machine: claims on it are not run and guard nothing.
+
         Raises:
             VerdictChangedError: at a named scale, after the record is written, if one changed.
         """
-        measured = {name: Measured.of(value) for name, value in metrics.items()}
-        claims = [self._judged(claim, measured) for claim in self.chapter.paper.claims]
+        measured = {name: Measured.of(value) for name, value in metrics.items() if value is not None}
+        impossible = metrics.keys() - measured.keys()
+        claims = [self._judged(claim, measured, impossible) for claim in self.chapter.paper.claims]
         changed = [c for c in claims if c["registered"] and c["verdict"] != c["registered"]]
         self._keep("verdict changed" if changed else "ok", claims, measured)
         display(tables.claims(claims, self.settings.scale))
@@ -137,10 +140,13 @@ class Study:
         """Show what made this run."""
         display(tables.provenance(self._record))
 
-    def _judged(self, claim: Claim, measured: Mapping[str, Measured]) -> dict[str, Any]:
+    def _judged(
+        self, claim: Claim, measured: Mapping[str, Measured], impossible: Set[str] = frozenset()
+    ) -> dict[str, Any]:
         """One claim's line in the record. Off the named scales the nearest one's test gives the verdict."""
         test = claim.at.get(self.settings.nearest)
         found = measured.get(claim.metric)
+        bound = test and impossible.isdisjoint(test.operands(claim.metric))
         return {
             "id": claim.id,
             "says": claim.says,
@@ -155,7 +161,7 @@ class Study:
             "high": found and found.high,
             "n": found and found.n,
             "verdict": judge(test, claim.metric, measured, claim.paper) if test else "not run",
-            "registered": claim.status.get(self.settings.scale),
+            "registered": claim.status.get(self.settings.scale) if bound else None,
             "note": claim.note,
         }
 
