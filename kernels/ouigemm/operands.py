@@ -2,11 +2,14 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 ELEMENTS = {"float32": "f32", "bfloat16": "bf16", "int16": "s16", "uint8": "u8", "int8": "s8"}
+# By the type itself, because to make its name takes as long as a small product. int32 is a result only.
+_NATIVE = {np.dtype(name): ELEMENTS.get(name, "") for name in ("float32", "int16", "uint8", "int8", "int32")}
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,7 @@ class BFloat16:
             raise TypeError(f"BFloat16 takes a uint16 array, not {describe(self.bits)}")
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """One matrix: its numbers (bf16 as uint16 bits), what they are, and whether torch owns them."""
 
     array: np.ndarray
@@ -32,10 +34,9 @@ class Operand:
     from_torch: bool
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Rows and columns."""
-        rows, columns = self.array.shape
-        return rows, columns
+        return self.array.shape
 
     def __str__(self) -> str:
         return f"{self.element} {self.shape}"
@@ -43,6 +44,9 @@ class Operand:
 
 def operand(x: Any, name: str) -> Operand:
     """`x` as an operand. TypeError for what is no such matrix, ValueError for a wrong shape or place."""
+    plain = _plain(x)
+    if plain is not None and _NATIVE[plain.dtype]:
+        return Operand(plain, _NATIVE[plain.dtype], plain is not x)
     array, dtype, from_torch = _array(x, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix, not of shape {array.shape}")
@@ -57,6 +61,9 @@ def destination(
     out: Any, shape: tuple[int, int], dtype: np.dtype, inputs: dict[str, np.ndarray]
 ) -> np.ndarray:
     """`out` as an array to be written: of this shape and type, apart from itself and from the inputs."""
+    plain = _plain(out)
+    if plain is not None and plain.dtype == dtype and plain.shape == shape and plain.flags.writeable:
+        return _apart(plain, inputs)
     array, found, _ = _array(out, "out")
     if found != dtype.name or not array.dtype.isnative:
         raise TypeError(f"out must be {dtype.name} {shape}, not {found} {array.shape}")
@@ -68,12 +75,37 @@ def destination(
         raise ValueError(f"out, {found} {shape}, does not lie on whole elements")
     if _repeats_itself(array):
         raise ValueError(f"out, {found} {shape} with strides {array.strides}, overlaps itself")
+    return _apart(array, inputs)
+
+
+def _apart(out: np.ndarray, inputs: dict[str, np.ndarray]) -> np.ndarray:
     for name, other in inputs.items():
-        if np.may_share_memory(array, other):
+        if np.may_share_memory(out, other):
             raise ValueError(
-                f"out, {found} {shape}, lies in the memory of {name}, {other.dtype} {other.shape}"
+                f"out, {out.dtype} {out.shape}, lies in the memory of {name}, {other.dtype} {other.shape}"
             )
-    return array
+    return out
+
+
+def _plain(x: Any) -> np.ndarray | None:
+    """The array of what nearly everybody hands over, found in a microsecond; None for all else.
+
+    That is a contiguous matrix of a native type: NumPy's, or a CPU tensor's without a gradient.
+    """
+    if type(x) is not np.ndarray:
+        if not is_tensor(x) or x.dtype not in _torch_natives() or not x.is_cpu or x.requires_grad:
+            return None
+        if x.layout != sys.modules["torch"].strided:
+            return None
+        x = x.numpy()
+    flags = x.flags
+    return x if x.ndim == 2 and x.dtype in _NATIVE and flags.c_contiguous and flags.aligned else None
+
+
+@cache
+def _torch_natives() -> frozenset[Any]:
+    torch = sys.modules["torch"]
+    return frozenset(getattr(torch, dtype.name) for dtype in _NATIVE)
 
 
 def describe(x: Any) -> str:

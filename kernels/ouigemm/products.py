@@ -138,6 +138,8 @@ def _rung(isa: str, weights: Weights | None) -> int:
 
 def _output(kind: str, epilogue: Scaled | None, alpha: float, beta: float, n: int) -> tuple[int, np.dtype]:
     """(output of the C interface, type of C), with alpha, beta and the epilogue checked."""
+    if epilogue is None and type(alpha) is type(beta) is int and alpha == 1 and beta == 0:
+        return ACCUMULATOR, FLOAT32 if kind in ("f32", "bf16") else INT32
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not isinstance(value, Real) or isinstance(value, bool):
             raise TypeError(f"{name} must be a real number, not {value!r}")
