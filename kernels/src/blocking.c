@@ -1,6 +1,6 @@
 /* Block sizes from the caches, after Low et al. (2016), for loops that keep a block of C in place:
 
-     level 1   one panel of B, kc x nr, takes a third: it is read again for every row panel, while
+     level 1   one panel of B, kc x nr, takes two thirds: it is read again for every row panel, while
                A streams past it and C comes and goes
      level 2   a block of A over the whole depth, mc x k, takes half: it is packed once and read
                again for every column panel
@@ -61,7 +61,7 @@ ouigemm_blocks blocking(const ouigemm_ukernel *u, size_t m, size_t n, size_t k)
 {
     size_t l1 = ouigemm_cache_bytes(1), l2 = ouigemm_cache_bytes(2);
     ouigemm_blocks blocks;
-    blocks.kc = even_blocks(k, l1 / 3 / (u->nr * element_bytes(u->b)), u->ka);
+    blocks.kc = even_blocks(k, l1 / 3 * 2 / (u->nr * element_bytes(u->b)), u->ka);
     size_t rows = l2 / 2 / ((k ? k : 1) * element_bytes(u->a));
     blocks.mc = even_blocks(m, rows < FEWEST_ROWS ? FEWEST_ROWS : rows, u->mr);
     blocks.nc = even_blocks(n, k > blocks.kc ? l2 / 4 / (blocks.mc * ACCUMULATOR) : n, u->nr);

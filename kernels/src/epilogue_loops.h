@@ -1,6 +1,7 @@
 /* The loops of the epilogues, compiled once per register width. The including file defines
      EPILOGUE_STORE   name of the one function that it gives away
      EPILOGUE_LANES   columns that are worked on together; divides the width of every tile
+   and may define EPILOGUE_GREATER and EPILOGUE_LESSER where the registers have instructions for them.
 
    Rows of sums are as wide as the tile, whatever of it lies in C: the loops below always work on whole
    groups of lanes, and only the last step looks where C ends.
@@ -31,11 +32,16 @@ struct columns {
 static void prepare(const ouigemm_epilogue *e, const epilogue_tile *t, struct columns *columns)
 {
     const float alpha = (float)e->alpha;
-    for (size_t j = 0; j < t->sums_row; j++) {
-        const size_t in_c = t->first_column + (j < t->columns ? j : 0);
-        columns->factor[j] = alpha * e->scale[in_c * e->scale_step];
-        columns->bias[j] = e->bias ? e->bias[in_c] : -0.0f;
-    }
+    const float *scale = e->scale + t->first_column * e->scale_step;
+    for (size_t j = 0; j < t->sums_row; j++)
+        columns->factor[j] = alpha * *e->scale;
+    if (e->scale_step)
+        for (size_t j = 0; j < t->columns; j++)
+            columns->factor[j] = alpha * scale[j];
+    for (size_t j = 0; j < t->sums_row; j++)
+        columns->bias[j] = -0.0f;
+    if (e->bias)
+        memcpy(columns->bias, e->bias + t->first_column, t->columns * sizeof(float));
     columns->floor = e->relu ? 0 : -INFINITY;
 }
 
@@ -78,10 +84,16 @@ INLINE floats scaled(const epilogue_tile *t, int integer_sums, const struct colu
     return x + load(columns->bias + j);
 }
 
+/* x > y ? x : y, and x < y ? x : y: the second where one is no number. */
+#ifndef EPILOGUE_GREATER
+#define EPILOGUE_GREATER(x, y) choose_float((x) > (y), x, y)
+#define EPILOGUE_LESSER(x, y) choose_float((x) < (y), x, y)
+#endif
+
 /* max(x, floor); a NaN stays one. */
 INLINE floats activate(floats x, floats floor)
 {
-    return choose_float(x < floor, floor, x);
+    return (floats)EPILOGUE_GREATER(floor, x);
 }
 
 INLINE void store_scaled(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *t)
@@ -113,8 +125,8 @@ INLINE void store_scaled(const ouigemm_epilogue *e, int integer_sums, const epil
 INLINE bytes quantise(floats x, int32_t zero_point, int32_t low, int32_t high)
 {
     const floats magic = all(12582912.0f), least = all((float)(low - zero_point)), most = all((float)(high - zero_point));
-    x = choose_float(x > least, x, least);
-    x = choose_float(x < most, x, most);
+    x = (floats)EPILOGUE_GREATER(x, least);
+    x = (floats)EPILOGUE_LESSER(x, most);
     return __builtin_convertvector(__builtin_convertvector((x + magic) - magic, ints) + zero_point, bytes);
 }
 

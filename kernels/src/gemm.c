@@ -22,8 +22,9 @@
 #include "weights.h"
 
 #include <stdatomic.h>
+#include <string.h>
 
-enum { ACCUMULATOR = 4, SMALLEST_SHARE = 1 << 21, ALIASING_STRIDE = 2048 };
+enum { ACCUMULATOR = 4, LINE = 64, SMALLEST_SHARE = 1 << 21, ALIASING_STRIDE = 2048 };
 
 struct product {
     const ouigemm_call *call;
@@ -37,6 +38,8 @@ struct product {
     int one_step;          /* of loop pc */
     int direct;            /* whole tiles go straight to C */
     int in_place;          /* whole panels of A are read from A */
+    int by_rows;           /* what is packed of A stays in rows */
+    size_t pitch;          /* of those rows, in bytes */
     size_t splits, split;  /* ranges of columns, and the size of one */
     atomic_size_t next;
     atomic_int out_of_memory;
@@ -67,16 +70,32 @@ static const char *row_of_a(const struct product *p, size_t i)
     return (const char *)p->call->a.data + (ptrdiff_t)i * p->call->a.row * bytes;
 }
 
-/* All panels, or only the ragged last one where the others are read in place. */
+/* Rows with consecutive k are copied as rows, converted and with zeros up to a whole tile: micro-kernels
+   read them at any pitch, and to interleave them would take longer. */
+static void pack_rows(const struct piece *piece, size_t from)
+{
+    const struct product *p = piece->product;
+    const ouigemm_ukernel *u = p->kernel;
+    pack_source source = {row_of_a(p, piece->ic + from), p->call->a.row, 1, piece->rows - from, p->depth,
+                          element_of_a(p->call->type)};
+    pack_target target = {piece->a + from * p->pitch, 1, u->ka, u->ka, p->pitch / element_bytes(u->a), u->a};
+    p->loops->pack(&source, &target);
+    size_t missing = round_up(piece->rows, u->mr) - piece->rows;
+    memset(piece->a + piece->rows * p->pitch, 0, missing * p->pitch);
+}
+
+/* All rows, or only the ragged end where the others are read in place. */
 static void pack_block_of_a(const struct piece *piece)
 {
     const struct product *p = piece->product;
     const ouigemm_ukernel *u = p->kernel;
-    size_t from = p->in_place ? piece->rows / u->mr * u->mr : 0;
-    size_t offset = from * p->weights->depth * element_bytes(u->a);
-    pack_source source = {row_of_a(p, piece->ic + from), p->call->a.row, p->call->a.col,
-                          piece->rows - from, p->depth, element_of_a(p->call->type)};
-    pack_target target = {piece->a + offset, u->mr, u->ka, u->ka, u->a};
+    if (p->by_rows) {
+        pack_rows(piece, p->in_place ? piece->rows / u->mr * u->mr : 0);
+        return;
+    }
+    pack_source source = {row_of_a(p, piece->ic), p->call->a.row, p->call->a.col, piece->rows, p->depth,
+                          element_of_a(p->call->type)};
+    pack_target target = {piece->a, u->mr, u->ka, u->ka, 0, u->a};
     p->loops->pack(&source, &target);
 }
 
@@ -86,13 +105,16 @@ static void point_at_a(const struct piece *piece, size_t ir, size_t pc, ouigemm_
     const struct product *p = piece->product;
     const ouigemm_ukernel *u = p->kernel;
     const size_t bytes = element_bytes(u->a);
+    t->a_row = (ptrdiff_t)(u->ka * bytes);
+    t->a_group = t->a_row;
     if (p->in_place && ir + u->mr <= piece->rows) {
         t->a = row_of_a(p, piece->ic + ir) + pc * bytes;
         t->a_row = p->call->a.row * (ptrdiff_t)bytes;
-        t->a_group = (ptrdiff_t)(u->ka * bytes);
+    } else if (p->by_rows) {
+        t->a = piece->a + ir * p->pitch + pc * bytes;
+        t->a_row = (ptrdiff_t)p->pitch;
     } else {
         t->a = piece->a + (ir * p->weights->depth + pc * u->mr) * bytes;
-        t->a_row = (ptrdiff_t)(u->ka * bytes);
         t->a_group = (ptrdiff_t)(u->mr * u->ka * bytes);
     }
 }
@@ -139,6 +161,30 @@ static void compute_tile(const struct piece *piece, ouigemm_tile_call *t, size_t
         store(piece, sums, ir, jr);
 }
 
+/* Where B goes on after this panel: fetched from beyond level 2 while the panel is at work, a slice for
+   every tile, because no hardware foresees the jump from one panel to the next. */
+struct ahead {
+    const char *next, *end;
+    size_t slice;
+};
+
+static struct ahead look_ahead(const struct piece *piece, size_t jr, size_t pc, size_t steps)
+{
+    const ouigemm_ukernel *u = piece->product->kernel;
+    const struct ouigemm_packed *w = piece->product->weights;
+    const size_t bytes = element_bytes(u->b), tiles = (piece->rows + u->mr - 1) / u->mr;
+    const char *next = w->panels + (jr * w->depth + pc * u->nr) * bytes;
+    size_t ahead = jr < piece->j1 ? steps * u->nr * bytes : 0;
+    return (struct ahead){next, next + ahead, round_up(ahead / tiles + 1, LINE)};
+}
+
+static void fetch(struct ahead *a)
+{
+    const char *end = a->next + least(a->slice, (size_t)(a->end - a->next));
+    for (; a->next < end; a->next += LINE)
+        __builtin_prefetch(a->next, 0, 2);
+}
+
 /* Loops jr and ir: a block of C, for one step of the depth. */
 static void compute_block(const struct piece *piece, size_t jc, size_t columns, size_t pc)
 {
@@ -156,7 +202,9 @@ static void compute_block(const struct piece *piece, size_t jc, size_t columns, 
             .start = p->start && pc == 0 && depth ? p->start + jr : NULL,
             .accumulate = pc > 0,
         };
+        struct ahead ahead = look_ahead(piece, jr + u->nr, pc, steps);
         for (size_t ir = 0; ir < piece->rows; ir += u->mr) {
+            fetch(&ahead);
             point_at_a(piece, ir, pc, &t);
             compute_tile(piece, &t, ir, jr, sums, last);
             sums += p->one_step ? 0 : u->mr * u->nr * ACCUMULATOR;
@@ -185,7 +233,7 @@ static void compute(void *job)
     const size_t row_blocks = (p->call->m + p->blocks.mc - 1) / p->blocks.mc;
     const size_t waiting = p->one_step ? u->mr * u->nr : p->blocks.mc * least(p->blocks.nc, p->split);
     struct piece piece = {.product = p, .ic = SIZE_MAX};
-    piece.a = buffer_of_thread(BUFFER_A, p->blocks.mc * p->weights->depth * element_bytes(u->a));
+    piece.a = buffer_of_thread(BUFFER_A, p->blocks.mc * p->pitch);
     piece.sums = buffer_of_thread(BUFFER_C, waiting * ACCUMULATOR);
     if (!piece.a || !piece.sums) {
         atomic_store(&p->out_of_memory, 1);
@@ -247,6 +295,9 @@ static void plan(struct product *p)
     p->blocks = blocking(p->kernel, call->m, call->n, p->depth);
     p->one_step = p->depth <= p->blocks.kc;
     p->in_place = reads_a_in_place(call, p->kernel, p->depth);
+    p->by_rows = call->a.col == 1;
+    p->pitch = round_up(p->weights->depth * element_bytes(p->kernel->a), LINE);
+    p->pitch += p->pitch % (ALIASING_STRIDE / 4) == 0 ? LINE : 0;
     p->direct = e->output == OUIGEMM_ACCUMULATOR && e->alpha == 1 && (e->beta == 0 || e->beta == 1) &&
                 call->c_col == 1;
 }

@@ -3,6 +3,7 @@
      PACK_FROM        element of the matrix
      PACK_TO          element of the panels
      PACK_CONVERT(x)  the one as the other
+   and may define PACK_LANES_BY_4 where it has something quicker for consecutive lanes in groups of four.
    The group is a constant in each of the copies below, so that the compiler turns them into moves
    and interleavings of whole vectors. */
 
@@ -38,6 +39,11 @@ static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _lanes)(
                     PACK_CONVERT(from[(ptrdiff_t)i + (ptrdiff_t)(g * group + q) * step]);
 }
 
+#ifndef PACK_LANES_BY_4
+#define PACK_LANES_BY_4(from, step, lanes, groups, to, width)                                          \
+    PACK_JOIN(PACK_NAME, _lanes)(from, step, lanes, groups, to, width, 4)
+#endif
+
 static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_target *target,
                                          const PACK_FROM *from, size_t lanes, PACK_TO *to)
 {
@@ -60,7 +66,7 @@ static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_t
     else if (source->lane == 1 && group == 2)
         PACK_JOIN(PACK_NAME, _lanes)(from, source->step, lanes, groups, to, width, 2);
     else if (source->lane == 1 && group == 4)
-        PACK_JOIN(PACK_NAME, _lanes)(from, source->step, lanes, groups, to, width, 4);
+        PACK_LANES_BY_4(from, source->step, lanes, groups, to, width);
     else
         groups = 0; /* any other strides: one element at a time, like the ragged end */
     for (size_t p = groups * group; p < source->depth; p++)
@@ -69,10 +75,32 @@ static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_t
                 PACK_CONVERT(from[(ptrdiff_t)i * source->lane + (ptrdiff_t)p * source->step]);
 }
 
+/* Rows that stay rows. */
+static inline void PACK_JOIN(PACK_NAME, _row)(const PACK_FROM *restrict from, size_t depth, PACK_TO *restrict to,
+                                              size_t padded)
+{
+    for (size_t p = 0; p < depth; p++)
+        to[p] = PACK_CONVERT(from[p]);
+    for (size_t p = depth; p < padded; p++)
+        to[p] = 0;
+}
+
+static void PACK_JOIN(PACK_NAME, _rows)(const pack_source *source, const pack_target *target, size_t padded)
+{
+    const size_t lanes = source->lanes, depth = source->depth, pitch = target->pitch ? target->pitch : padded;
+    for (size_t i = 0; i < lanes; i++)
+        PACK_JOIN(PACK_NAME, _row)((const PACK_FROM *)source->data + (ptrdiff_t)i * source->lane, depth,
+                                   (PACK_TO *)target->panels + i * pitch, padded);
+}
+
 static void PACK_NAME(const pack_source *source, const pack_target *target)
 {
     const size_t step = target->depth_step;
     const size_t depth = (source->depth + step - 1) / step * step;
+    if (target->width == 1 && source->step == 1) {
+        PACK_JOIN(PACK_NAME, _rows)(source, target, depth);
+        return;
+    }
     for (size_t i = 0; i < source->lanes; i += target->width) {
         size_t rest = source->lanes - i;
         PACK_JOIN(PACK_NAME, _panel)(source, target,
@@ -85,6 +113,7 @@ static void PACK_NAME(const pack_source *source, const pack_target *target)
 #undef PACK_JOIN
 #undef PACK_JOIN_1
 #undef PACK_NAME
+#undef PACK_LANES_BY_4
 #undef PACK_FROM
 #undef PACK_TO
 #undef PACK_CONVERT

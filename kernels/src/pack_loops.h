@@ -16,7 +16,47 @@
 #define PACK_CONVERT(x) (x)
 #include "pack_as.h"
 
+typedef uint8_t bytes_16 __attribute__((vector_size(16)));
+typedef uint16_t pairs_8 __attribute__((vector_size(16)));
+
+/* Four rows of 16 bytes, column by column: bytes are interleaved, then pairs of bytes. */
+static inline void transpose_4_by_16(const uint8_t *restrict from, ptrdiff_t step, uint8_t *restrict to)
+{
+    bytes_16 r[4];
+    for (int q = 0; q < 4; q++)
+        memcpy(&r[q], from + q * step, 16);
+    for (int half = 0; half < 2; half++) {
+        pairs_8 even, odd;
+        if (half == 0) {
+            even = (pairs_8)__builtin_shufflevector(r[0], r[1], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            odd = (pairs_8)__builtin_shufflevector(r[2], r[3], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        } else {
+            even = (pairs_8)__builtin_shufflevector(r[0], r[1], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            odd = (pairs_8)__builtin_shufflevector(r[2], r[3], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        }
+        pairs_8 first = __builtin_shufflevector(even, odd, 0, 8, 1, 9, 2, 10, 3, 11);
+        pairs_8 second = __builtin_shufflevector(even, odd, 4, 12, 5, 13, 6, 14, 7, 15);
+        memcpy(to + 32 * half, &first, 16);
+        memcpy(to + 32 * half + 16, &second, 16);
+    }
+}
+
+static inline void bytes_by_4(const uint8_t *restrict from, ptrdiff_t step, size_t lanes, size_t groups,
+                              uint8_t *restrict to, size_t width)
+{
+    const size_t whole = lanes / 16 * 16;
+    for (size_t g = 0; g < groups; g++) {
+        const uint8_t *rows = from + (ptrdiff_t)(4 * g) * step;
+        for (size_t i = 0; i < whole; i += 16)
+            transpose_4_by_16(rows + i, step, to + (g * width + i) * 4);
+        for (size_t i = whole; i < lanes; i++)
+            for (size_t q = 0; q < 4; q++)
+                to[(g * width + i) * 4 + q] = rows[(ptrdiff_t)i + (ptrdiff_t)q * step];
+    }
+}
+
 #define PACK_NAME copy_1
+#define PACK_LANES_BY_4 bytes_by_4
 #define PACK_FROM uint8_t
 #define PACK_TO uint8_t
 #define PACK_CONVERT(x) (x)

@@ -94,7 +94,7 @@ static void fill_panels(void *job)
         ptrdiff_t offset = (ptrdiff_t)(j * element_bytes(element_of_b(w->type))) * f->b->col;
         pack_source source = {(const char *)f->b->data + offset, f->b->col, f->b->row,
                               w->n - j < nr ? w->n - j : nr, w->k, element_of_b(w->type)};
-        pack_target target = {panel, nr, w->kernel->kr, w->kernel->ka, w->kernel->b};
+        pack_target target = {panel, nr, w->kernel->kr, w->kernel->ka, 0, w->kernel->b};
         f->pack(&source, &target);
         if (w->start)
             sum_columns(w, panel, w->start + j);
