@@ -29,16 +29,16 @@ struct columns {
     float floor;                 /* of the activation */
 };
 
-static void prepare(const ouigemm_epilogue *e, const epilogue_tile *t, struct columns *columns)
+static void prepare(const ouigemm_epilogue *e, const epilogue_tile *t, struct columns *restrict columns)
 {
-    const float alpha = (float)e->alpha;
-    const float *scale = e->scale + t->first_column * e->scale_step;
-    for (size_t j = 0; j < t->sums_row; j++)
-        columns->factor[j] = alpha * *e->scale;
-    if (e->scale_step)
-        for (size_t j = 0; j < t->columns; j++)
-            columns->factor[j] = alpha * scale[j];
-    for (size_t j = 0; j < t->sums_row; j++)
+    const float alpha = (float)e->alpha, everywhere = alpha * *e->scale;
+    const float *restrict scale = e->scale + t->first_column * e->scale_step;
+    const size_t width = t->sums_row, inside = e->scale_step ? t->columns : 0;
+    for (size_t j = 0; j < inside; j++)
+        columns->factor[j] = alpha * scale[j];
+    for (size_t j = inside; j < width; j++)
+        columns->factor[j] = everywhere;
+    for (size_t j = 0; j < width; j++)
         columns->bias[j] = -0.0f;
     if (e->bias)
         memcpy(columns->bias, e->bias + t->first_column, t->columns * sizeof(float));

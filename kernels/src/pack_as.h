@@ -44,14 +44,14 @@ static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _lanes)(
     PACK_JOIN(PACK_NAME, _lanes)(from, step, lanes, groups, to, width, 4)
 #endif
 
+/* Steps from.. of the depth of one panel: `steps` of them, `depth` with the zeros behind them. */
 static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_target *target,
-                                         const PACK_FROM *from, size_t lanes, PACK_TO *to)
+                                         const PACK_FROM *from, size_t lanes, size_t steps, size_t depth,
+                                         PACK_TO *to)
 {
     const size_t width = target->width, group = target->group;
-    const size_t step = target->depth_step;
-    const size_t depth = (source->depth + step - 1) / step * step;
-    size_t groups = source->depth / group;
-    if (lanes < width || depth > source->depth)
+    size_t groups = steps / group;
+    if (lanes < width || depth > steps)
         memset(to, 0, width * depth * sizeof(PACK_TO));
     if (source->step == 1 && group == 1)
         PACK_JOIN(PACK_NAME, _groups)(from, source->lane, lanes, groups, to, width, 1);
@@ -69,7 +69,7 @@ static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_t
         PACK_LANES_BY_4(from, source->step, lanes, groups, to, width);
     else
         groups = 0; /* any other strides: one element at a time, like the ragged end */
-    for (size_t p = groups * group; p < source->depth; p++)
+    for (size_t p = groups * group; p < steps; p++)
         for (size_t i = 0; i < lanes; i++)
             to[(p / group * width + i) * group + p % group] =
                 PACK_CONVERT(from[(ptrdiff_t)i * source->lane + (ptrdiff_t)p * source->step]);
@@ -101,12 +101,19 @@ static void PACK_NAME(const pack_source *source, const pack_target *target)
         PACK_JOIN(PACK_NAME, _rows)(source, target, depth);
         return;
     }
-    for (size_t i = 0; i < source->lanes; i += target->width) {
-        size_t rest = source->lanes - i;
-        PACK_JOIN(PACK_NAME, _panel)(source, target,
-                                     (const PACK_FROM *)source->data + (ptrdiff_t)i * source->lane,
-                                     rest < target->width ? rest : target->width,
-                                     (PACK_TO *)target->panels + i * depth);
+    /* Consecutive lanes are read in rows that run through all panels, as memory likes it. */
+    const size_t strip = source->lane == 1 ? STRIP : depth;
+    for (size_t p = 0; p < depth; p += strip) {
+        const size_t padded = depth - p < strip ? depth - p : strip;
+        const size_t steps = source->depth < p ? 0 : source->depth - p < padded ? source->depth - p : padded;
+        for (size_t i = 0; i < source->lanes; i += target->width) {
+            size_t rest = source->lanes - i;
+            PACK_JOIN(PACK_NAME, _panel)(
+                source, target,
+                (const PACK_FROM *)source->data + (ptrdiff_t)i * source->lane + (ptrdiff_t)p * source->step,
+                rest < target->width ? rest : target->width, steps, padded,
+                (PACK_TO *)target->panels + i * depth + p * target->width);
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+enum { STRIP = 64 }; /* steps of the depth; whole groups of every kernel */
+
 #define PACK_NAME copy_4
 #define PACK_FROM uint32_t
 #define PACK_TO uint32_t

@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { LARGEST_TILE = 64 * 64 };
+enum { LARGEST_TILE = 64 * 64, PANELS_AT_ONCE = 8 };
 
 struct filling {
     struct ouigemm_packed *weights;
@@ -81,23 +81,25 @@ static void sum_columns(const struct ouigemm_packed *w, const void *panel, int32
         start[j] = (int32_t)(0 - tile[j]);
 }
 
+/* Some panels at a time, whose rows lie side by side in B. */
 static void fill_panels(void *job)
 {
     struct filling *f = job;
     const struct ouigemm_packed *w = f->weights;
-    const size_t nr = w->kernel->nr;
+    const size_t nr = w->kernel->nr, columns = PANELS_AT_ONCE * nr;
     for (;;) {
-        size_t j = atomic_fetch_add(&f->next, 1) * nr;
+        size_t j = atomic_fetch_add(&f->next, 1) * columns;
         if (j >= w->n)
             return;
-        char *panel = w->panels + j / nr * panel_bytes(w);
+        char *panels = w->panels + j / nr * panel_bytes(w);
+        size_t here = w->n - j < columns ? w->n - j : columns;
         ptrdiff_t offset = (ptrdiff_t)(j * element_bytes(element_of_b(w->type))) * f->b->col;
-        pack_source source = {(const char *)f->b->data + offset, f->b->col, f->b->row,
-                              w->n - j < nr ? w->n - j : nr, w->k, element_of_b(w->type)};
-        pack_target target = {panel, nr, w->kernel->kr, w->kernel->ka, 0, w->kernel->b};
+        pack_source source = {(const char *)f->b->data + offset, f->b->col, f->b->row, here, w->k,
+                              element_of_b(w->type)};
+        pack_target target = {panels, nr, w->kernel->kr, w->kernel->ka, 0, w->kernel->b};
         f->pack(&source, &target);
-        if (w->start)
-            sum_columns(w, panel, w->start + j);
+        for (size_t i = 0; w->start && i < here; i += nr)
+            sum_columns(w, panels + i / nr * panel_bytes(w), w->start + j + i);
     }
 }
 
