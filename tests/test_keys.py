@@ -171,6 +171,13 @@ def test_a_package_installed_for_editing_is_read_where_its_sources_are():
     assert found["ouigemm"] == ROOT / "kernels" / "ouigemm" / "__init__.py"
 
 
+def test_whoever_counts_distances_is_no_part_of_a_key():
+    """`ouikit.patterns` uses the compiled package, whose kernels must not make every result look old."""
+    reached = module_closure(["ouikit.oui"])
+    assert "ouikit.patterns" in reached
+    assert not [name for name in reached if name.startswith("ouigemm")]
+
+
 def test_source_hash_sees_transitive_changes_and_nothing_else(toykit):
     def key():
         return source_hash(["from toykit.train import fit", "fit(1)"], **ONLY)

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ouikit import flip_rate, hamming_distances, record_patterns
-from ouikit.patterns import GATES, _distances_by_popcount, _distances_by_product, positive
+from ouikit.patterns import GATES, _compiled_hamming, _distances_by_popcount, positive
 
 torch.set_num_threads(1)
 
@@ -270,7 +271,6 @@ def test_distances_agree_with_the_naive_twin(bits: Tensor) -> None:
     expected = naive_distances(bits)
     assert hamming_distances(bits).tolist() == expected
     assert _distances_by_popcount(bits).tolist() == expected
-    assert _distances_by_product(bits).tolist() == expected
 
 
 @pytest.mark.parametrize("shape", [(2, 40_000), (130, 2_049), (257, 65), (129, 1)])
@@ -279,7 +279,28 @@ def test_distances_agree_across_block_edges(shape: tuple[int, int]) -> None:
     bits[0], bits[-1] = True, False  # the largest possible distance, where a narrow counter overflows
     expected = torch.cdist(bits.double(), bits.double(), p=1).round().long()
     assert torch.equal(_distances_by_popcount(bits), expected)
-    assert torch.equal(_distances_by_product(bits), expected)
+    assert torch.equal(hamming_distances(bits), expected)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_compiled_package_counts_where_it_is_installed(monkeypatch, installed: bool) -> None:
+    ouigemm, calls = pytest.importorskip("ouigemm"), []
+
+    def counted(bits, threads):
+        calls.append(threads)
+        return real(bits, threads=threads)
+
+    real = ouigemm.hamming
+    monkeypatch.setattr(ouigemm, "hamming", counted)
+    if not installed:
+        monkeypatch.setitem(sys.modules, "ouigemm", None)
+    _compiled_hamming.cache_clear()
+    try:
+        bits = torch.rand(7, 100) > 0.5
+        assert hamming_distances(bits).tolist() == naive_distances(bits)
+    finally:
+        _compiled_hamming.cache_clear()
+    assert calls == ([torch.get_num_threads()] if installed else [])
 
 
 def test_distances_of_a_strided_view_and_of_many_axes() -> None:

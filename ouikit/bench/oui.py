@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ouikit.bench._timing import Row, in_turns, one_thread, ratio_row, read_bandwidth
+from ouikit.bench._timing import Row, one_thread, ratio_row, read_bandwidth
 from ouikit.oui import OUI, balance_oui, pairwise_oui
-from ouikit.patterns import record_patterns
+from ouikit.patterns import _distances_by_popcount, hamming_distances, record_patterns
+from ouikit.timing import in_turns
 
 BATCH = 256
 ROUNDS = 6  # lowest and highest of 6 enclose the median with 97 % confidence
@@ -99,7 +100,24 @@ def _speed_up(layers: list[Tensor]) -> list[Row]:
         )
         ratios = [scale * a / b for a, b in zip(slow, arm, strict=True)]
         rows.append(ratio_row(f"naive pair loop / {name}", ratios, f">= {target}", note))
-    return rows
+    return [*rows, _compiled(layers)]
+
+
+def _compiled(layers: list[Tensor]) -> Row:
+    """Distances of all pairs by NumPy's count of bits and by `ouigemm.hamming`, on the same bits."""
+    slow, quick, packing = in_turns(
+        ROUNDS,
+        lambda: [_distances_by_popcount(bits) for bits in layers],
+        lambda: [hamming_distances(bits) for bits in layers],
+        lambda: [np.packbits(bits.numpy(), axis=1) for bits in layers],
+    )
+    words = sum(-(-bits.shape[1] // 64) for bits in layers) * BATCH * (BATCH + 1) / 2
+    note = (
+        f"{median(quick) * 1e3:.1f} ms, {words / median(quick) / 1e9:.1f} G words of 64 bits a second; "
+        f"{median(packing) * 1e3:.1f} ms of it is the packing of bits, which NumPy does for both"
+    )
+    ratios = [a / b for a, b in zip(slow, quick, strict=True)]
+    return ratio_row("hamming_distances with NumPy / with ouigemm", ratios, ">= 3", note)
 
 
 def _naive(layers: list[Tensor], pairs: list[tuple[int, int]]) -> float:
