@@ -76,6 +76,27 @@ static void find(void)
 #endif
     found = features;
 }
+#elif defined(__aarch64__)
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+/* Elsewhere than on Linux nobody is asked, and the baseline serves. */
+static void find(void)
+{
+    found = CPU_NEON;
+#if defined(__linux__)
+    found |= getauxval(AT_HWCAP) >> 20 & 1 ? CPU_NEON_DOT : 0;
+    found |= getauxval(AT_HWCAP2) >> 13 & 1 ? CPU_NEON_I8MM : 0;
+#endif
+}
+#elif defined(__riscv) && defined(__linux__)
+#include <sys/auxv.h>
+
+static void find(void)
+{
+    found = getauxval(AT_HWCAP) >> ('V' - 'A') & 1 ? CPU_RVV : 0;
+}
 #else
 static void find(void)
 {
@@ -104,6 +125,10 @@ const char *cpu_feature_name(uint32_t bit)
         "AMX-INT8",
         "AMX-BF16",
         "AMD's full-rate vdpbf16ps",
+        "NEON",
+        "NEON dot products",
+        "NEON 8-bit matrix products",
+        "RVV 1.0",
     };
     size_t index = (size_t)__builtin_ctz(bit);
     return index < sizeof names / sizeof *names ? names[index] : NULL;

@@ -16,7 +16,11 @@ enum {
     CPU_AVX512_VPOPCNTDQ = 1u << 8,
     CPU_AMX_INT8 = 1u << 9,
     CPU_AMX_BF16 = 1u << 10,
-    CPU_AMD = 1u << 11
+    CPU_AMD = 1u << 11,
+    CPU_NEON = 1u << 12,
+    CPU_NEON_DOT = 1u << 13,  /* SDOT */
+    CPU_NEON_I8MM = 1u << 14, /* SMMLA and USMMLA */
+    CPU_RVV = 1u << 15        /* version 1.0 */
 };
 
 /* Found once; the first call asks Linux for leave to use AMX where there is AMX. */

@@ -4,13 +4,18 @@
 
 extern const ouigemm_rung ouigemm_rung_amxbf16, ouigemm_rung_amxint8, ouigemm_rung_avx512bf16,
     ouigemm_rung_avx512vnni, ouigemm_rung_avx512vpopcntdq, ouigemm_rung_avx512, ouigemm_rung_avxvnni,
-    ouigemm_rung_avx2, ouigemm_rung_portable;
+    ouigemm_rung_avx2, ouigemm_rung_neoni8mm, ouigemm_rung_neondot, ouigemm_rung_neon, ouigemm_rung_rvv,
+    ouigemm_rung_portable;
 
 static const ouigemm_rung *const ladder[] = {
 #if defined(__x86_64__)
     &ouigemm_rung_amxbf16,    &ouigemm_rung_amxint8,         &ouigemm_rung_avx512bf16,
     &ouigemm_rung_avx512vnni, &ouigemm_rung_avx512vpopcntdq, &ouigemm_rung_avx512,
     &ouigemm_rung_avxvnni,    &ouigemm_rung_avx2,
+#elif defined(__aarch64__)
+    &ouigemm_rung_neoni8mm,   &ouigemm_rung_neondot,         &ouigemm_rung_neon,
+#elif defined(OUIGEMM_RVV)
+    &ouigemm_rung_rvv,
 #endif
     &ouigemm_rung_portable,
 };

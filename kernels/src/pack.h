@@ -14,7 +14,8 @@ typedef struct pack_source {
 
 /* Panels of `width` lanes in groups of `group` steps: element (lane, p) of a panel goes to
    (p / group) * width * group + lane * group + p % group. Lanes are rounded up to `width`, the depth
-   to `depth_step`. An s8 that is to be u8 becomes s + 128. Panels of one lane are rows, and may lie
+   to `depth_step`. An s8 that is to be u8 becomes s + 128, a u8 that is to
+   be s8 becomes u - 128. Panels of one lane are rows, and may lie
    further apart: `pitch` elements, or 0 for one after the other. */
 typedef struct pack_target {
     void *panels;

@@ -67,6 +67,8 @@ static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_t
         PACK_JOIN(PACK_NAME, _lanes)(from, source->step, lanes, groups, to, width, 2);
     else if (source->lane == 1 && group == 4)
         PACK_LANES_BY_4(from, source->step, lanes, groups, to, width);
+    else if (source->lane == 1 && group == 8)
+        PACK_JOIN(PACK_NAME, _lanes)(from, source->step, lanes, groups, to, width, 8);
     else
         groups = 0; /* any other strides: one element at a time, like the ragged end */
     for (size_t p = groups * group; p < steps; p++)

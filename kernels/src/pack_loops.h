@@ -64,7 +64,7 @@ static inline void bytes_by_4(const uint8_t *restrict from, ptrdiff_t step, size
 #define PACK_CONVERT(x) (x)
 #include "pack_as.h"
 
-#define PACK_NAME s8_plus_128
+#define PACK_NAME other_sign /* s8 + 128 as u8, or u8 - 128 as s8 */
 #define PACK_FROM uint8_t
 #define PACK_TO uint8_t
 #define PACK_CONVERT(x) ((uint8_t)((x) ^ 0x80))
@@ -98,8 +98,8 @@ void PACK_PANELS(const pack_source *source, const pack_target *target)
         (bytes == 4 ? copy_4 : bytes == 2 ? copy_2 : copy_1)(source, target);
     } else if (to == OUIGEMM_E_F32) {
         bf16_to_f32(source, target);
-    } else if (to == OUIGEMM_E_U8) {
-        s8_plus_128(source, target);
+    } else if (element_bytes(to) == 1) {
+        other_sign(source, target);
     } else {
         (from == OUIGEMM_E_U8 ? u8_to_s16 : s8_to_s16)(source, target);
     }

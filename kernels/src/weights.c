@@ -29,9 +29,14 @@ static ouigemm_element element_of_b(ouigemm_type type)
     return type == OUIGEMM_U8S8 ? OUIGEMM_E_S8 : element_of_a(type);
 }
 
+/* Whether a kernel takes 8-bit numbers of the other sign than A's, and so needs the column sums of B. What
+   is packed for s8 also serves u8. */
 static int is_shifted(const struct ouigemm_packed *w)
 {
-    return w->kernel->a == OUIGEMM_E_U8 && element_of_a(w->type) == OUIGEMM_E_S8;
+    if (w->kernel->b != OUIGEMM_E_S8)
+        return 0;
+    return w->kernel->a != element_of_a(w->type) ||
+           (w->type == OUIGEMM_S8S8 && ladder_family(OUIGEMM_U8S8, w->rung)[0]->a != OUIGEMM_E_U8);
 }
 
 static size_t round_up(size_t x, size_t step)
@@ -65,7 +70,8 @@ ouigemm_status weights_plan(struct ouigemm_packed *w, ouigemm_type type, int run
     return OUIGEMM_OK;
 }
 
-/* -128 times the column sums, by the micro-kernel itself: A is one group of 128s, read again and again. */
+/* The column sums times what A was shifted by, by the micro-kernel itself: A is one group of bytes 128, which
+   signed kernels read as -128, again and again. */
 static void sum_columns(const struct ouigemm_packed *w, const void *panel, int32_t *start)
 {
     static const uint8_t ones_of_128[4] = {128, 128, 128, 128};

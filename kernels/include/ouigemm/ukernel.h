@@ -6,14 +6,14 @@
        C[i][j] = (accumulate ? C[i][j] : 0) + start[j] + sum over p of A[i][p] B[p][j]
 
    B panel    packed, 64-byte aligned, zero-padded; steps of k in groups of kr, which are 4 bytes of a
-              column (in plain C one element): (p, j) is at (p / kr) * nr * kr + j * kr + p % kr.
+              column (8 for matrix instructions of two columns, one element in plain C): (p, j) is at (p / kr) * nr * kr + j * kr + p % kr.
    A panel    group g of row i begins at a + i * a_row + g * a_group (bytes) and holds ka elements one
               after the other. Packed panels have a_row = ka elements and a_group = mr rows; a matrix
               with consecutive k is read where it lies; strides of 0 repeat one group.
    C tile     mr x nr accumulators of 4 bytes, row-major, rows c_row bytes apart. It is read only if
               `accumulate` is set, and never beyond its mr x nr elements.
-   start      nr accumulators, or NULL for zeros. Only kernels that take s8 as u8 + 128 get one: it
-              takes the 128 times the column sums of B away again.
+   start      nr accumulators, or NULL for zeros. Only kernels that take s8 as u8, or u8 as s8, get one:
+              it makes up for the 128 times the column sums of B.
 
    Every tile is full: edges are the business of the loops. Integers wrap modulo 2^32. */
 #ifndef OUIGEMM_UKERNEL_H

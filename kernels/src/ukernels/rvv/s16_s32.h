@@ -1,0 +1,15 @@
+/* vwmacc: a product of 16-bit numbers is made and added in 32 bits. */
+#include <riscv_vector.h>
+
+#define SUMS vint32m4_t
+#define COLUMNS vint16m2_t
+#define SCALAR int16_t
+#define ZERO() __riscv_vmv_v_x_i32m4(0, 16)
+#define LOAD_SUMS(p) __riscv_vle32_v_i32m4((const int32_t *)(p), 16)
+#define LOAD_COLUMNS(p) __riscv_vle16_v_i16m2(p, 16)
+#define STORE(p, x) __riscv_vse32_v_i32m4((int32_t *)(p), x, 16)
+#define ADD(x, y) __riscv_vadd_vv_i32m4(x, y, 16)
+#define STEP(sum, a, b) __riscv_vwmacc_vx_i32m4(sum, a, b, 16)
+#include "rows_tile.h"
+
+ROWS_UKERNEL(s16_s32, OUIGEMM_E_S16)
