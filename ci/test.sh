@@ -16,6 +16,8 @@ step "unit, property and structure tests"
 pytest -q
 step "the compiled package"
 pytest -q kernels/tests
+step "the same under the address and undefined-behaviour sanitizers"
+kernels/sanitize.sh --fuzz-cases 200
 step "every chapter at reduced scale, and the book with warnings as errors"
 ouikit book
 step "every line of every notebook, on cached sweep cells"
