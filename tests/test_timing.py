@@ -36,3 +36,15 @@ def test_short_arms_are_repeated_and_their_time_is_that_of_one_call(monkeypatch)
         clock.calls.count("a") == 2 + 3 * 5
     )  # two to find the number, then a warm-up and two rounds of five
     assert clock.calls.count("b") == 2 + 3 * 1
+
+
+def test_a_rest_is_taken_before_every_timing_and_not_counted(monkeypatch):
+    clock, rests = Clock(), []
+
+    def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        clock.now += seconds
+
+    monkeypatch.setattr("time.sleep", sleep)
+    assert in_turns(2, clock.arm("a", 1), clock.arm("b", 2), clock=clock, rest=9) == [[1, 1], [2, 2]]
+    assert rests == [9] * 4

@@ -2,8 +2,8 @@
 
      level 1   one panel of B, kc x nr, takes two thirds: it is read again for every row panel, while
                A streams past it and C comes and goes
-     level 2   a block of A over the whole depth, mc x k, takes half: it is packed once and read
-               again for every column panel
+     level 2   a block of A over the whole depth, mc x k, takes half: its rows are packed once, into
+               whole cache lines, and read again for every column panel
      level 2   a block of C, mc x nc accumulators, takes a quarter, where k > kc makes it wait
      level 3   holds what it can of B, which is packed as a whole; nothing is sized by it, since a
                virtual machine cannot know it
@@ -14,6 +14,7 @@
 
 #include "ladder.h"
 #include "pack.h"
+#include "sizes.h"
 
 #include <pthread.h>
 #include <unistd.h>
@@ -52,9 +53,9 @@ size_t ouigemm_cache_bytes(int level)
 static size_t even_blocks(size_t extent, size_t most, size_t step)
 {
     most = most < step ? step : most / step * step;
-    size_t count = extent ? (extent + most - 1) / most : 1;
-    size_t size = (extent + count - 1) / count;
-    return size ? (size + step - 1) / step * step : step;
+    size_t count = extent ? parts(extent, most) : 1;
+    size_t size = parts(extent, count);
+    return size ? round_up(size, step) : step;
 }
 
 ouigemm_blocks blocking(const ouigemm_ukernel *u, size_t m, size_t n, size_t k)
@@ -62,7 +63,8 @@ ouigemm_blocks blocking(const ouigemm_ukernel *u, size_t m, size_t n, size_t k)
     size_t l1 = ouigemm_cache_bytes(1), l2 = ouigemm_cache_bytes(2);
     ouigemm_blocks blocks;
     blocks.kc = even_blocks(k, l1 / 3 * 2 / (u->nr * element_bytes(u->b)), u->ka);
-    size_t rows = l2 / 2 / ((k ? k : 1) * element_bytes(u->a));
+    size_t row = (k * element_bytes(u->a) / LINE + 1) * LINE; /* as it is packed */
+    size_t rows = l2 / 2 / row;
     blocks.mc = even_blocks(m, rows < FEWEST_ROWS ? FEWEST_ROWS : rows, u->mr);
     blocks.nc = even_blocks(n, k > blocks.kc ? l2 / 4 / (blocks.mc * ACCUMULATOR) : n, u->nr);
     return blocks;

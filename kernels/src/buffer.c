@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "buffer.h"
 
+#include "sizes.h"
+
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -8,7 +10,7 @@
 #include <sys/mman.h>
 #endif
 
-enum { LINE = 64, HUGE_PAGE = 2 << 20 };
+enum { HUGE_PAGE = 2 << 20 };
 
 struct buffers {
     void *data[BUFFER_USES];

@@ -13,7 +13,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_COLUMNS = 64, LANES = EPILOGUE_LANES };
+enum { LANES = EPILOGUE_LANES };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -21,29 +21,6 @@ enum { MOST_COLUMNS = 64, LANES = EPILOGUE_LANES };
 typedef float floats __attribute__((vector_size(4 * EPILOGUE_LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * EPILOGUE_LANES)));
 typedef uint8_t bytes __attribute__((vector_size(EPILOGUE_LANES)));
-
-/* What the rows of a tile have in common. */
-struct columns {
-    float factor[MOST_COLUMNS];  /* alpha scale */
-    float bias[MOST_COLUMNS];    /* -0 for none, which changes no number */
-    float floor;                 /* of the activation */
-};
-
-static void prepare(const ouigemm_epilogue *e, const epilogue_tile *t, struct columns *restrict columns)
-{
-    const float alpha = (float)e->alpha, everywhere = alpha * *e->scale;
-    const float *restrict scale = e->scale + t->first_column * e->scale_step;
-    const size_t width = t->sums_row, inside = e->scale_step ? t->columns : 0;
-    for (size_t j = 0; j < inside; j++)
-        columns->factor[j] = alpha * scale[j];
-    for (size_t j = inside; j < width; j++)
-        columns->factor[j] = everywhere;
-    for (size_t j = 0; j < width; j++)
-        columns->bias[j] = -0.0f;
-    if (e->bias)
-        memcpy(columns->bias, e->bias + t->first_column, t->columns * sizeof(float));
-    columns->floor = e->relu ? 0 : -INFINITY;
-}
 
 /* x where the mask has all bits set, y where it has none. */
 INLINE ints choose(ints mask, ints x, ints y)
@@ -69,7 +46,7 @@ INLINE floats load(const float *from)
 }
 
 /* x = alpha scale T + bias. */
-INLINE floats scaled(const epilogue_tile *t, int integer_sums, const struct columns *columns, size_t row, size_t j)
+INLINE floats scaled(const epilogue_tile *t, int integer_sums, size_t row, size_t j)
 {
     const char *from = (const char *)t->sums + (row * t->sums_row + j) * 4;
     floats x;
@@ -80,8 +57,8 @@ INLINE floats scaled(const epilogue_tile *t, int integer_sums, const struct colu
     } else {
         memcpy(&x, from, sizeof x);
     }
-    x *= load(columns->factor + j);
-    return x + load(columns->bias + j);
+    x *= load(t->scaling->factor + j);
+    return x + load(t->scaling->bias + j);
 }
 
 /* x > y ? x : y, and x < y ? x : y: the second where one is no number. */
@@ -99,14 +76,12 @@ INLINE floats activate(floats x, floats floor)
 INLINE void store_scaled(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *t)
 {
     const float beta = (float)e->beta;
-    struct columns columns;
-    prepare(e, t, &columns);
-    const floats floor = all(columns.floor);
+    const floats floor = all(e->relu ? 0 : -INFINITY);
     for (size_t i = 0; i < t->rows; i++)
         for (size_t j0 = 0; j0 < t->columns; j0 += LANES) {
             const size_t here = t->columns - j0 < LANES ? t->columns - j0 : LANES;
             float *c = (float *)t->c + (ptrdiff_t)i * t->c_row + (ptrdiff_t)j0 * t->c_col;
-            floats x = scaled(t, integer_sums, &columns, i, j0);
+            floats x = scaled(t, integer_sums, i, j0);
             if (beta != 0)
                 for (size_t l = 0; l < here; l++)
                     x[l] += beta * c[(ptrdiff_t)l * t->c_col];
@@ -119,29 +94,28 @@ INLINE void store_scaled(const ouigemm_epilogue *e, int integer_sums, const epil
         }
 }
 
-/* Clamp, round and shift; the ends are whole numbers, and so clamping first changes nothing. Within
-   +-2^22 the addition of 1.5 * 2^23 leaves no bits for the fraction: it rounds to the nearest even.
-   NaN becomes the lower end. */
-INLINE bytes quantise(floats x, int32_t zero_point, int32_t low, int32_t high)
+/* Clamp, round and shift; the ends are whole numbers, and so clamping first changes nothing. NaN becomes
+   the lower end. Within +-2^22 the addition of 1.5 * 2^23 leaves no bits for the fraction: it rounds to the
+   nearest even, and what its bits are more than those of 1.5 * 2^23 is the number. */
+INLINE bytes quantise(floats x, floats least, floats most, int32_t zero_point)
 {
-    const floats magic = all(12582912.0f), least = all((float)(low - zero_point)), most = all((float)(high - zero_point));
+    const float magic = 12582912.0f;
+    int32_t magic_bits;
+    memcpy(&magic_bits, &magic, sizeof magic);
     x = (floats)EPILOGUE_GREATER(x, least);
     x = (floats)EPILOGUE_LESSER(x, most);
-    return __builtin_convertvector(__builtin_convertvector((x + magic) - magic, ints) + zero_point, bytes);
+    return __builtin_convertvector((ints)(x + all(magic)) + (zero_point - magic_bits), bytes);
 }
 
 INLINE void store_8_bit(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *t)
 {
-    const int32_t low = e->output == OUIGEMM_S8 ? -128 : 0, high = low + 255;
-    struct columns columns;
-    prepare(e, t, &columns);
-    const floats floor = all(columns.floor);
+    const int32_t low = e->output == OUIGEMM_S8 ? -128 : 0, least = low - e->zero_point;
+    const floats lower = all((float)(e->relu && least < 0 ? 0 : least)), upper = all((float)(least + 255));
     for (size_t i = 0; i < t->rows; i++)
         for (size_t j0 = 0; j0 < t->columns; j0 += LANES) {
             const size_t here = t->columns - j0 < LANES ? t->columns - j0 : LANES;
             uint8_t *c = (uint8_t *)t->c + (ptrdiff_t)i * t->c_row + (ptrdiff_t)j0 * t->c_col;
-            floats x = activate(scaled(t, integer_sums, &columns, i, j0), floor);
-            bytes q = quantise(x, e->zero_point, low, high);
+            bytes q = quantise(scaled(t, integer_sums, i, j0), lower, upper, e->zero_point);
             if (t->c_col == 1 && here == LANES)
                 memcpy(c, &q, sizeof q);
             else

@@ -27,8 +27,9 @@ static void store(const struct distances *d, size_t i0, size_t j0, uint64_t coun
 }
 
 /* One row of tiles at a time, as long as there are any. */
-static void compute(void *job)
+static void compute(void *job, int unused)
 {
+    (void)unused;
     struct distances *d = job;
     const size_t words = d->lines * LINE_WORDS;
     for (size_t i; (i = TILE * atomic_fetch_add(&d->next, 1)) < d->rows;) {

@@ -1,6 +1,7 @@
 #include "ladder.h"
 
 #include "cpu.h"
+#include "sizes.h"
 
 extern const ouigemm_rung ouigemm_rung_amxbf16, ouigemm_rung_amxint8, ouigemm_rung_avx512bf16,
     ouigemm_rung_avx512vnni, ouigemm_rung_avx512vpopcntdq, ouigemm_rung_avx512, ouigemm_rung_avxvnni,
@@ -116,17 +117,12 @@ static size_t larger(size_t x, size_t y)
     return x > y ? x : y;
 }
 
-static size_t count(size_t x, size_t step)
-{
-    return (x + step - 1) / step;
-}
-
-/* Cost of one step of k: multiply-adds, or the latency that too few accumulators leave open, and the
-   loads, which are never quite hidden. */
+/* Cost of one step of k: multiply-adds, or the latency that too few accumulators leave open, and loads and
+   stores, which are never quite hidden. */
 static size_t tile_cost(const ouigemm_ukernel *u)
 {
     size_t rows = u->mr / u->op_m, columns = u->nr / u->op_n;
-    return larger(rows * columns, u->in_flight) + rows + columns;
+    return larger(rows * columns, u->in_flight) + rows + columns + 2 * u->spilled;
 }
 
 static size_t rows_times_columns(const ouigemm_ukernel *u)
@@ -139,8 +135,8 @@ const ouigemm_ukernel *ladder_pick_width(const ouigemm_ukernel *const *family, s
 {
     const ouigemm_ukernel *best = family[0];
     for (const ouigemm_ukernel *const *u = family + 1; *u; u++) {
-        size_t new = tile_cost(*u) * count(n, (*u)->nr) * best->mr;
-        size_t old = tile_cost(best) * count(n, best->nr) * (*u)->mr;
+        size_t new = tile_cost(*u) * parts(n, (*u)->nr) * best->mr;
+        size_t old = tile_cost(best) * parts(n, best->nr) * (*u)->mr;
         if (new < old || (new == old && rows_times_columns(*u) > rows_times_columns(best)))
             best = *u;
     }
@@ -154,8 +150,8 @@ const ouigemm_ukernel *ladder_pick_height(const ouigemm_ukernel *const *family, 
     for (const ouigemm_ukernel *const *u = family; *u; u++) {
         if ((*u)->nr != nr)
             continue;
-        size_t new = tile_cost(*u) * count(m, (*u)->mr);
-        size_t old = best ? tile_cost(best) * count(m, best->mr) : SIZE_MAX;
+        size_t new = tile_cost(*u) * parts(m, (*u)->mr);
+        size_t old = best ? tile_cost(best) * parts(m, best->mr) : SIZE_MAX;
         if (new < old || (new == old && rows_times_columns(*u) > rows_times_columns(best)))
             best = *u;
     }

@@ -77,13 +77,27 @@ static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_t
                 PACK_CONVERT(from[(ptrdiff_t)i * source->lane + (ptrdiff_t)p * source->step]);
 }
 
-/* Rows that stay rows. */
+static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _run)(const PACK_FROM *restrict from,
+                                                                             PACK_TO *restrict to, size_t count)
+{
+    for (size_t p = 0; p < count; p++)
+        to[p] = PACK_CONVERT(from[p]);
+}
+
+/* Rows that stay rows: in whole vectors, of which the last may overlap the one before. */
 static inline void PACK_JOIN(PACK_NAME, _row)(const PACK_FROM *restrict from, size_t depth, PACK_TO *restrict to,
                                               size_t padded)
 {
-    for (size_t p = 0; p < depth; p++)
-        to[p] = PACK_CONVERT(from[p]);
-    for (size_t p = depth; p < padded; p++)
+    size_t p = 0;
+    for (; p + 64 <= depth; p += 64)
+        PACK_JOIN(PACK_NAME, _run)(from + p, to + p, 64);
+    for (; p + 16 <= depth; p += 16)
+        PACK_JOIN(PACK_NAME, _run)(from + p, to + p, 16);
+    if (depth >= 16)
+        PACK_JOIN(PACK_NAME, _run)(from + depth - 16, to + depth - 16, 16);
+    else
+        PACK_JOIN(PACK_NAME, _run)(from, to, depth);
+    for (p = depth; p < padded; p++)
         to[p] = 0;
 }
 

@@ -6,7 +6,8 @@
 #ifndef OUIGEMM_POOL_H
 #define OUIGEMM_POOL_H
 
-/* Calls work(job) on up to `threads` threads at once, the caller's among them, and waits for all. */
-void pool_run(int threads, void (*work)(void *), void *job);
+/* Calls work(job, index) on up to `threads` threads at once, the caller's among them, and waits for all.
+   The caller has index 0, and no index is given twice. */
+void pool_run(int threads, void (*work)(void *, int), void *job);
 
 #endif

@@ -4,16 +4,17 @@
 #include "ladder.h"
 #include "pack.h"
 #include "pool.h"
+#include "sizes.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { LARGEST_TILE = 64 * 64, PANELS_AT_ONCE = 8 };
+enum { LARGEST_TILE = 64 * 64 };
 
 struct filling {
     struct ouigemm_packed *weights;
     const ouigemm_matrix *b;
-    ouigemm_pack_panels *pack;
+    size_t columns;  /* at a time */
     atomic_size_t next;
 };
 
@@ -31,17 +32,12 @@ static ouigemm_element element_of_b(ouigemm_type type)
 
 /* Whether a kernel takes 8-bit numbers of the other sign than A's, and so needs the column sums of B. What
    is packed for s8 also serves u8. */
-static int is_shifted(const struct ouigemm_packed *w)
+int weights_shifted(const struct ouigemm_packed *w)
 {
     if (w->kernel->b != OUIGEMM_E_S8)
         return 0;
     return w->kernel->a != element_of_a(w->type) ||
            (w->type == OUIGEMM_S8S8 && ladder_family(OUIGEMM_U8S8, w->rung)[0]->a != OUIGEMM_E_U8);
-}
-
-static size_t round_up(size_t x, size_t step)
-{
-    return (x + step - 1) / step * step;
 }
 
 static size_t panel_bytes(const struct ouigemm_packed *w)
@@ -63,59 +59,68 @@ ouigemm_status weights_plan(struct ouigemm_packed *w, ouigemm_type type, int run
         .k = k,
         .depth = round_up(k, kernel->ka),
     };
-    size_t start = is_shifted(w) ? kernel->nr * sizeof(int32_t) : 0;
-    size_t panels = round_up(n, kernel->nr) / kernel->nr;
+    size_t start = weights_shifted(w) ? kernel->nr * sizeof(int32_t) : 0;
+    size_t panels = parts(n, kernel->nr);
     if (__builtin_mul_overflow(panels, panel_bytes(w) + start, &w->bytes))
         return OUIGEMM_NO_MEMORY;
     return OUIGEMM_OK;
 }
 
-/* The column sums times what A was shifted by, by the micro-kernel itself: A is one group of bytes 128, which
+/* The column sums times what A was shifted by, by the lowest micro-kernel: A is one group of bytes 128, which
    signed kernels read as -128, again and again. */
-static void sum_columns(const struct ouigemm_packed *w, const void *panel, int32_t *start)
+static void sum_columns(const struct ouigemm_packed *w, size_t steps, const void *panel, int32_t *start)
 {
+    const ouigemm_ukernel *u = ladder_pick_height(ladder_family(w->type, w->rung), w->kernel->nr, 1);
     static const uint8_t ones_of_128[4] = {128, 128, 128, 128};
     _Alignas(64) uint32_t tile[LARGEST_TILE];
-    w->kernel->run(&(ouigemm_tile_call){
-        .groups = w->depth / w->kernel->ka,
+    u->run(&(ouigemm_tile_call){
+        .groups = steps / u->ka,
         .a = ones_of_128,
         .b = panel,
         .c = tile,
-        .c_row = (ptrdiff_t)(w->kernel->nr * sizeof *tile),
+        .c_row = (ptrdiff_t)(u->nr * sizeof *tile),
     });
-    for (size_t j = 0; j < w->kernel->nr; j++)
+    for (size_t j = 0; j < u->nr; j++)
         start[j] = (int32_t)(0 - tile[j]);
 }
 
-/* Some panels at a time, whose rows lie side by side in B. */
-static void fill_panels(void *job)
+void weights_pack(const struct ouigemm_packed *w, const ouigemm_matrix *b, const weights_part *part,
+                  char *panels, int32_t *start)
 {
+    const ouigemm_ukernel *u = w->kernel;
+    const ouigemm_element element = element_of_b(w->type);
+    const ptrdiff_t corner = (ptrdiff_t)part->j * b->col + (ptrdiff_t)part->p * b->row;
+    const size_t left = w->k - part->p;
+    pack_source source = {(const char *)b->data + corner * (ptrdiff_t)element_bytes(element), b->col, b->row,
+                          part->columns, least(left, part->steps), element};
+    pack_target target = {panels, u->nr, u->kr, u->ka, 0, u->b};
+    ladder_loops(w->rung)->pack(&source, &target);
+    for (size_t i = 0; start && i < part->columns; i += u->nr)
+        sum_columns(w, part->steps, panels + i * part->steps * element_bytes(u->b), start + i);
+}
+
+/* Some panels at a time, whose rows lie side by side in B. */
+static void fill_panels(void *job, int unused)
+{
+    (void)unused;
     struct filling *f = job;
     const struct ouigemm_packed *w = f->weights;
-    const size_t nr = w->kernel->nr, columns = PANELS_AT_ONCE * nr;
     for (;;) {
-        size_t j = atomic_fetch_add(&f->next, 1) * columns;
+        size_t j = atomic_fetch_add(&f->next, 1) * f->columns;
         if (j >= w->n)
             return;
-        char *panels = w->panels + j / nr * panel_bytes(w);
-        size_t here = w->n - j < columns ? w->n - j : columns;
-        ptrdiff_t offset = (ptrdiff_t)(j * element_bytes(element_of_b(w->type))) * f->b->col;
-        pack_source source = {(const char *)f->b->data + offset, f->b->col, f->b->row, here, w->k,
-                              element_of_b(w->type)};
-        pack_target target = {panels, nr, w->kernel->kr, w->kernel->ka, 0, w->kernel->b};
-        f->pack(&source, &target);
-        for (size_t i = 0; w->start && i < here; i += nr)
-            sum_columns(w, panels + i / nr * panel_bytes(w), w->start + j + i);
+        weights_part part = {j, least(f->columns, w->n - j), 0, w->depth};
+        weights_pack(w, f->b, &part, w->panels + j / w->kernel->nr * panel_bytes(w), w->start ? w->start + j : NULL);
     }
 }
 
 void weights_fill(struct ouigemm_packed *w, const ouigemm_matrix *b, void *memory, int threads)
 {
-    size_t panels = round_up(w->n, w->kernel->nr) / w->kernel->nr;
+    const size_t panels = parts(w->n, w->kernel->nr), each = parts(panels, (size_t)threads);
     w->panels = memory;
-    w->start = is_shifted(w) ? (int32_t *)(w->panels + panels * panel_bytes(w)) : NULL;
-    struct filling filling = {.weights = w, .b = b, .pack = ladder_loops(w->rung)->pack};
-    pool_run(threads, fill_panels, &filling);
+    w->start = weights_shifted(w) ? (int32_t *)(w->panels + panels * panel_bytes(w)) : NULL;
+    struct filling filling = {w, b, least(each, WEIGHTS_AT_ONCE) * w->kernel->nr, 0};
+    pool_run(each < panels ? threads : 1, fill_panels, &filling);
 }
 
 ouigemm_status ouigemm_pack(ouigemm_type type, int rung, size_t k, size_t n, const ouigemm_matrix *b,

@@ -5,6 +5,8 @@
 
 #include "ouigemm/ukernel.h"
 
+enum { WEIGHTS_AT_ONCE = 8 };  /* panels that are packed together: rows of B are read in longer pieces */
+
 struct ouigemm_packed {
     ouigemm_type type;
     int rung;
@@ -19,6 +21,17 @@ struct ouigemm_packed {
 /* Fills in all but the memory; `bytes` says how much of it weights_fill() needs. */
 ouigemm_status weights_plan(struct ouigemm_packed *w, ouigemm_type type, int rung, size_t k, size_t n);
 void weights_fill(struct ouigemm_packed *w, const ouigemm_matrix *b, void *memory, int threads);
+
+/* A part of B: columns from j on, whole panels unless they are the last, and `steps` of the padded depth
+   from step p on, whole groups. */
+typedef struct weights_part {
+    size_t j, columns, p, steps;
+} weights_part;
+
+/* Packs a part into panels of its own; `start`, unless it is NULL, gets what these steps add to it. */
+void weights_pack(const struct ouigemm_packed *w, const ouigemm_matrix *b, const weights_part *part,
+                  char *panels, int32_t *start);
+int weights_shifted(const struct ouigemm_packed *w);
 
 ouigemm_element element_of_a(ouigemm_type type);
 

@@ -94,9 +94,10 @@ def tile(name):
 
 
 def cost(name, lanes):
-    """The shape rule, restated: multiply-adds or open latency, and loads."""
+    """The shape rule, restated: multiply-adds or open latency, and loads; twice what finds no register."""
     rows, columns = tile(name)[0], tile(name)[1] // lanes
-    return max(rows * columns, 8) + rows + columns
+    registers = 2 * lanes  # 16 of 8 lanes, or 32 of 16
+    return max(rows * columns, 8) + rows + columns + 2 * max(0, rows * columns + columns + 1 - registers)
 
 
 @pytest.mark.parametrize(("name", "lanes"), [("avx512", 16), ("avx512vnni", 16), ("avx2", 8), ("avxvnni", 8)])

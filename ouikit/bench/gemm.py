@@ -18,10 +18,11 @@ against our own product without the requantisation. Needs `pip install ./kernels
 import ctypes
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import geometric_mean, median
 
@@ -127,9 +128,33 @@ def _note(
 
 
 def _times(arms: Arms, threads: int) -> Times:
-    """Wall time with several threads, else time on the processor."""
-    clock = time.process_time if threads == 1 else time.perf_counter
-    return seconds_each(arms, ROUNDS, clock=clock)
+    """With several threads wall time, and each thread on a processor of its own; else time on the processor."""
+    if threads == 1:
+        return seconds_each(arms, ROUNDS)
+    for arm in arms.values():
+        arm()  # which starts its threads
+    with _one_processor_each():
+        return seconds_each(arms, ROUNDS, clock=time.perf_counter, settle=0.02)
+
+
+@contextmanager
+def _one_processor_each() -> Iterator[None]:
+    """This thread on the first of its processors, all other threads of the process on the others in turn.
+
+    Left alone, threads that wake up sit for milliseconds on the processor of the one that woke them.
+    """
+    allowed = os.sched_getaffinity(0)
+    first, *others = sorted(allowed)
+    mine = threading.get_native_id()
+    threads = sorted(int(name) for name in os.listdir("/proc/self/task") if int(name) != mine)
+    os.sched_setaffinity(0, {first})
+    for index, thread in enumerate(threads):
+        with suppress(ProcessLookupError):  # it may have ended
+            os.sched_setaffinity(thread, {others[index % len(others)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def _peak(kind: str) -> float:

@@ -15,6 +15,9 @@
    start      nr accumulators, or NULL for zeros. Only kernels that take s8 as u8, or u8 as s8, get one:
               it makes up for the 128 times the column sums of B.
 
+   ahead      what will be wanted next, in the second cache: group g may fetch ahead_step bytes from
+              ahead + g * ahead_step on. A kernel may ignore it, and no address there need exist.
+
    Every tile is full: edges are the business of the loops. Integers wrap modulo 2^32. */
 #ifndef OUIGEMM_UKERNEL_H
 #define OUIGEMM_UKERNEL_H
@@ -38,6 +41,8 @@ typedef struct ouigemm_tile_call {
     ptrdiff_t c_row;
     const int32_t *start;
     int accumulate;
+    uintptr_t ahead;
+    size_t ahead_step;
 } ouigemm_tile_call;
 
 typedef struct ouigemm_ukernel {
@@ -46,6 +51,7 @@ typedef struct ouigemm_ukernel {
     size_t mr, nr, kr, ka;
     size_t op_m, op_n;        /* the part of the tile that one instruction updates */
     size_t in_flight;         /* independent instructions that hide the latency of one */
+    size_t spilled;           /* vectors without a register: loaded and stored in every step */
     void (*run)(const ouigemm_tile_call *);
     void (*begin)(const struct ouigemm_ukernel *);  /* once per thread before and after a run of */
     void (*end)(void);                              /* tiles, or NULL: matrix engines need it    */

@@ -18,6 +18,7 @@ static void run(const ouigemm_tile_call *t)
 {
     const char *a = t->a, *b = t->b;
     const ptrdiff_t b_row = NR * 4;
+    uintptr_t ahead = t->ahead;
 
     if (t->accumulate) {
         TILE_LOAD(0, C_REGISTER(0), t->c_row);
@@ -32,6 +33,8 @@ static void run(const ouigemm_tile_call *t)
     }
 
     for (size_t g = 0; g < t->groups; g++, a += t->a_group, b += 16 * b_row) {
+        for (const uintptr_t end = ahead + t->ahead_step; ahead < end; ahead += 64)
+            __builtin_prefetch((const void *)ahead, 0, 2);
 #if MR == 32
         TILE_LOAD(6, B_TILE(0), b_row);
         TILE_LOAD(4, A_TILE(0), t->a_row);

@@ -13,7 +13,20 @@
    and the file of a kernel defines MR and NR. */
 #include "ouigemm/ukernel.h"
 
+/* Of what comes next; measured on x86 only. */
+#if defined(__x86_64__)
+#define FETCH(address) __builtin_prefetch((const void *)(address), 0, 2)
+#else
+#define FETCH(address) (void)(address)
+#endif
+
 #define COLUMNS (NR / LANES)
+#define NEEDED (MR * COLUMNS + COLUMNS + 1)
+#if defined(__x86_64__) && !defined(__AVX512F__)
+#define REGISTERS 16
+#else
+#define REGISTERS 32
+#endif
 _Static_assert(NR % LANES == 0 && NR <= 64 && MR <= 64, "a tile is whole vectors wide, and at most 64 x 64");
 
 /* A loop left rolled would put the accumulators into memory. */
@@ -23,17 +36,23 @@ _Static_assert(NR % LANES == 0 && NR <= 64 && MR <= 64, "a tile is whole vectors
 #define UNROLL _Pragma("GCC unroll 64")
 #endif
 
-static inline __attribute__((always_inline)) void tile(const ouigemm_tile_call *t, ptrdiff_t a_row,
-                                                       ptrdiff_t a_group)
+static inline __attribute__((always_inline)) void tile(const ouigemm_tile_call *t, int fetches)
 {
     VECTOR sums[MR][COLUMNS];
     const char *a = t->a, *b = t->b;
+    uintptr_t ahead = t->ahead;
+    const ptrdiff_t a_row = t->a_row, a_group = t->a_group;
+    const size_t ahead_step = t->ahead_step;
 
     UNROLL for (int i = 0; i < MR; i++)
         UNROLL for (int v = 0; v < COLUMNS; v++)
             sums[i][v] = t->start ? LOAD(t->start + v * LANES) : ZERO();
 
-    for (size_t g = 0; g < t->groups; g++, a += a_group, b += NR * 4) {
+    for (size_t g = 0; g < t->groups; g++, a += a_group, b += NR * 4, ahead += ahead_step) {
+        if (fetches) {
+            FETCH(ahead);
+            FETCH(ahead + 64);
+        }
         VECTOR columns[COLUMNS];
         UNROLL for (int v = 0; v < COLUMNS; v++)
             columns[v] = LOAD(b + v * LANES * 4);
@@ -44,22 +63,21 @@ static inline __attribute__((always_inline)) void tile(const ouigemm_tile_call *
         }
     }
 
-    UNROLL for (int i = 0; i < MR; i++) {
-        char *c = (char *)t->c + i * t->c_row;
+    char *c = t->c;
+    const ptrdiff_t c_row = t->c_row;
+    UNROLL for (int i = 0; i < MR; i++, c += c_row)
         UNROLL for (int v = 0; v < COLUMNS; v++) {
             void *to = c + v * LANES * 4;
             STORE(to, t->accumulate ? ADD(LOAD(to), sums[i][v]) : sums[i][v]);
         }
-    }
 }
 
-/* Packed panels have constant strides, which cost no registers and no additions. */
 static void run(const ouigemm_tile_call *t)
 {
-    if (t->a_row == 4 && t->a_group == MR * 4)
-        tile(t, 4, MR * 4);
+    if (t->ahead_step)
+        tile(t, 1);
     else
-        tile(t, t->a_row, t->a_group);
+        tile(t, 0);
 }
 
 #define VECTOR_UKERNEL(isa, types, a_element, b_element, group)                                        \
@@ -74,5 +92,6 @@ static void run(const ouigemm_tile_call *t)
         .op_m = 1,                                                                                     \
         .op_n = LANES,                                                                                 \
         .in_flight = 8,                                                                                \
+        .spilled = NEEDED > REGISTERS ? NEEDED - REGISTERS : 0,                                        \
         .run = run,                                                                                    \
     };

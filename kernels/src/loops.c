@@ -1,0 +1,290 @@
+/* The five loops around the micro-kernel, the same for every type and rung.
+
+     ic  blocks of A, mc x k: packed here, by the thread that needs them, and kept in level 2
+     jc  blocks of C, mc x nc: kept in level 2 while
+     pc  the depth goes by in steps of kc
+     jr  panels of B, kc x nr: kept in level 1
+     ir  panels of A, mr x kc
+
+   Against Goto's order (jc, pc, ic, jr, ir) the depth moves inside the blocks of C: sums are not
+   carried to memory and back between its steps, an 8-bit result never exists in 32 bits outside the
+   caches, and A is packed only once. The price is that B is packed as a whole beforehand, which is
+   what weights are anyway. Only where A is a single block, or B no larger than level 1, every thread
+   packs what it needs of B, block by block.
+
+   Each thread has a range of pieces (a block of A times a range of column panels), the same at every call, so
+   that what it needs is in its own cache; when it has done them it takes what others have left. Each element
+   of C is made by one thread, in an order that no other thread changes: bits do not depend on `threads`. */
+#include "blocking.h"
+#include "buffer.h"
+#include "epilogue.h"
+#include "pack.h"
+#include "product.h"
+#include "sizes.h"
+#include "weights.h"
+
+#include <string.h>
+
+enum { FEW_LINES = 8 };
+
+/* One thread's share of the product in hand. */
+struct piece {
+    const product *product;
+    char *a;         /* packed panels of rows ic.. */
+    char *sums;      /* tiles of the block of C, one after the other; one tile where pc has one step */
+    char *room;      /* for a block of B, where it is packed here, and for its start */
+    weights_part packed;  /* what is in the room */
+    const char *b;   /* the block of B in hand, */
+    size_t b_panel;  /* bytes from one of its panels to the next, */
+    const int32_t *start;  /* and what its columns begin with */
+    epilogue_columns scaling;  /* of the panel in hand */
+    size_t ic, rows;
+    size_t j0, j1;
+};
+
+static const char *row_of_a(const product *p, size_t i)
+{
+    ptrdiff_t bytes = (ptrdiff_t)element_bytes(element_of_a(p->call->type));
+    return (const char *)p->call->a.data + (ptrdiff_t)i * p->call->a.row * bytes;
+}
+
+/* Rows with consecutive k are copied as rows, converted and with zeros up to a whole tile: micro-kernels
+   read them at any pitch, and to interleave them would take longer. */
+static void pack_rows(const struct piece *piece, size_t from)
+{
+    const product *p = piece->product;
+    const ouigemm_ukernel *u = p->kernel;
+    pack_source source = {row_of_a(p, piece->ic + from), p->call->a.row, 1, piece->rows - from, p->depth,
+                          element_of_a(p->call->type)};
+    pack_target target = {piece->a + from * p->pitch, 1, u->ka, u->ka, p->pitch / element_bytes(u->a), u->a};
+    p->loops->pack(&source, &target);
+    size_t missing = round_up(piece->rows, u->mr) - piece->rows;
+    memset(piece->a + piece->rows * p->pitch, 0, missing * p->pitch);
+}
+
+/* All rows, or only the ragged end where the others are read in place. */
+static void pack_block_of_a(const struct piece *piece)
+{
+    const product *p = piece->product;
+    const ouigemm_ukernel *u = p->kernel;
+    if (p->by_rows) {
+        pack_rows(piece, p->in_place ? piece->rows / u->mr * u->mr : 0);
+        return;
+    }
+    pack_source source = {row_of_a(p, piece->ic), p->call->a.row, p->call->a.col, piece->rows, p->depth,
+                          element_of_a(p->call->type)};
+    pack_target target = {piece->a, u->mr, u->ka, u->ka, 0, u->a};
+    p->loops->pack(&source, &target);
+}
+
+/* Where the micro-kernel finds rows ir.. of this piece from step pc of the depth on. */
+static void point_at_a(const struct piece *piece, size_t ir, size_t pc, ouigemm_tile_call *t)
+{
+    const product *p = piece->product;
+    const ouigemm_ukernel *u = p->kernel;
+    const size_t bytes = element_bytes(u->a);
+    t->a_row = (ptrdiff_t)(u->ka * bytes);
+    t->a_group = t->a_row;
+    if (p->in_place && ir + u->mr <= piece->rows) {
+        t->a = row_of_a(p, piece->ic + ir) + pc * bytes;
+        t->a_row = p->call->a.row * (ptrdiff_t)bytes;
+    } else if (p->by_rows) {
+        t->a = piece->a + ir * p->pitch + pc * bytes;
+        t->a_row = (ptrdiff_t)p->pitch;
+    } else {
+        t->a = piece->a + (ir * p->weights->depth + pc * u->mr) * bytes;
+        t->a_group = (ptrdiff_t)(u->mr * u->ka * bytes);
+    }
+}
+
+static void store(const struct piece *piece, const void *sums, size_t ir, size_t jr)
+{
+    const product *p = piece->product;
+    const ouigemm_call *call = p->call;
+    const size_t i = piece->ic + ir;
+    const ptrdiff_t bytes = (ptrdiff_t)epilogue_bytes(p->epilogue.output);
+    epilogue_tile tile = {
+        .sums = sums,
+        .sums_row = p->kernel->nr,
+        .rows = least(p->kernel->mr, piece->rows - ir),
+        .columns = least(p->kernel->nr, call->n - jr),
+        .scaling = &piece->scaling,
+        .c = (char *)call->c + ((ptrdiff_t)i * call->c_row + (ptrdiff_t)jr * call->c_col) * bytes,
+        .c_row = call->c_row,
+        .c_col = call->c_col,
+    };
+    p->loops->epilogue(&p->epilogue, call->type >= OUIGEMM_S16, &tile);
+}
+
+/* One tile for one step of the depth: into C at once, or into sums that the last step carries there. */
+static void compute_tile(const struct piece *piece, ouigemm_tile_call *t, size_t ir, size_t jr, void *sums,
+                         int last)
+{
+    const product *p = piece->product;
+    const ouigemm_ukernel *u = p->kernel;
+    const int whole = ir + u->mr <= piece->rows && jr + u->nr <= p->call->n;
+    const int first = !t->accumulate;
+    if (p->direct && whole) {
+        t->c = (char *)p->call->c + ((ptrdiff_t)(piece->ic + ir) * p->call->c_row + (ptrdiff_t)jr) * ACCUMULATOR;
+        t->c_row = p->call->c_row * ACCUMULATOR;
+        t->accumulate = !first || p->epilogue.beta == 1;
+        u->run(t);
+        t->accumulate = !first;
+        return;
+    }
+    t->c = sums;
+    t->c_row = (ptrdiff_t)(u->nr * ACCUMULATOR);
+    u->run(t);
+    if (last)
+        store(piece, sums, ir, jr);
+}
+
+/* The block of B for columns jc.. and steps pc.. of the depth: of the weights, or packed now. */
+static void take_block_of_b(struct piece *piece, const weights_part *part)
+{
+    const product *p = piece->product;
+    const struct ouigemm_packed *w = p->weights;
+    const size_t step_bytes = p->kernel->nr * element_bytes(p->kernel->b);
+    if (p->packs_b && part->steps) {
+        int32_t *start = (int32_t *)(piece->room + p->blocks.kc * p->blocks.nc * element_bytes(p->kernel->b));
+        piece->b = piece->room;
+        piece->b_panel = part->steps * step_bytes;
+        piece->start = p->shifted ? start : NULL;
+        if (memcmp(part, &piece->packed, sizeof *part) != 0)
+            weights_pack(w, &p->call->b, part, piece->room, p->shifted ? start : NULL);
+        piece->packed = *part;
+    } else {
+        piece->b = w->panels + part->j / p->kernel->nr * w->depth * step_bytes + part->p * step_bytes;
+        piece->b_panel = w->depth * step_bytes;
+        piece->start = p->shifted && part->p == 0 && part->steps ? w->start + part->j : NULL;
+    }
+}
+
+/* The panel of B that comes next is fetched from beyond level 2 while this one is at work, a slice by every
+   tile: no hardware foresees the jump. A small slice is fetched at once, a larger one by the kernel. */
+static void fetch_slice(ouigemm_tile_call *t, size_t slice)
+{
+    t->ahead_step = slice <= FEW_LINES * LINE ? 0 : parts(slice, t->groups);
+    for (size_t i = 0; i < slice && !t->ahead_step; i += LINE)
+        __builtin_prefetch((const void *)(t->ahead + i), 0, 2);
+    t->ahead += slice;
+}
+
+/* Loops jr and ir: a block of C, for one step of the depth. */
+static void compute_block(struct piece *piece, const weights_part *part, int last)
+{
+    const product *p = piece->product;
+    const ouigemm_ukernel *u = p->kernel;
+    const size_t tiles = parts(piece->rows, u->mr);
+    const size_t panel = part->steps * u->nr * element_bytes(u->b);
+    char *sums = piece->sums;
+    for (size_t j = 0; j < part->columns; j += u->nr) {
+        const int more = !p->packs_b && part->j + j + u->nr < piece->j1;
+        const size_t slice = more ? round_up(panel / tiles + 1, LINE) : 0;
+        ouigemm_tile_call t = {
+            .groups = part->steps / u->ka,
+            .b = piece->b + j / u->nr * piece->b_panel,
+            .start = piece->start ? piece->start + j : NULL,
+            .accumulate = part->p > 0,
+            .ahead = (uintptr_t)piece->b + (j / u->nr + 1) * piece->b_panel,
+        };
+        if (last && p->epilogue.output != OUIGEMM_ACCUMULATOR)
+            epilogue_prepare(&p->epilogue, part->j + j, least(part->columns - j, u->nr), u->nr, &piece->scaling);
+        const uintptr_t end = t.ahead + panel;
+        for (size_t ir = 0; ir < piece->rows; ir += u->mr) {
+            fetch_slice(&t, t.ahead < end ? slice : 0);
+            point_at_a(piece, ir, part->p, &t);
+            compute_tile(piece, &t, ir, part->j + j, sums, last);
+            sums += p->one_step ? 0 : u->mr * u->nr * ACCUMULATOR;
+        }
+    }
+}
+
+/* The same with ir outside jr, where B is small: whole rows of C are written one after the other. */
+static void compute_rows(const struct piece *piece, const weights_part *part)
+{
+    const product *p = piece->product;
+    const ouigemm_ukernel *u = p->kernel;
+    ouigemm_tile_call t = {.groups = part->steps / u->ka};
+    for (size_t ir = 0; ir < piece->rows; ir += u->mr) {
+        point_at_a(piece, ir, part->p, &t);
+        for (size_t j = 0; j < part->columns; j += u->nr) {
+            t.b = piece->b + j / u->nr * piece->b_panel;
+            t.start = piece->start ? piece->start + j : NULL;
+            compute_tile(piece, &t, ir, part->j + j, piece->sums, 1);
+        }
+    }
+}
+
+/* Nothing waits between steps of the depth, nothing is prepared for a panel, and B stays in level 1 or close. */
+static int goes_by_rows(const product *p, const weights_part *part)
+{
+    size_t bytes = part->columns * part->steps * element_bytes(p->kernel->b);
+    return p->one_step && p->direct && part->columns > p->kernel->nr && bytes <= 2 * ouigemm_cache_bytes(1);
+}
+
+/* Loops jc and pc. */
+static void compute_piece(struct piece *piece)
+{
+    const product *p = piece->product;
+    const size_t depth = p->depth ? p->weights->depth : 0;
+    for (size_t jc = piece->j0; jc < piece->j1; jc += p->blocks.nc) {
+        weights_part part = {.j = jc, .columns = least(p->blocks.nc, piece->j1 - jc)};
+        do {
+            part.steps = least(p->blocks.kc, depth - part.p);
+            take_block_of_b(piece, &part);
+            if (goes_by_rows(p, &part))
+                compute_rows(piece, &part);
+            else
+                compute_block(piece, &part, part.p + part.steps == depth);
+            part.p += p->blocks.kc;
+        } while (part.p < depth);
+    }
+}
+
+/* A piece that nobody else has or gets, or SIZE_MAX. */
+static size_t take_piece(product *p, size_t index, size_t pieces)
+{
+    for (size_t r = index; r < index + p->ranges; r++) {
+        const size_t range = r % p->ranges, first = range * pieces / p->ranges;
+        const size_t count = (range + 1) * pieces / p->ranges - first;
+        size_t i;
+        if (atomic_load(&p->next[range]) < count && (i = atomic_fetch_add(&p->next[range], 1)) < count)
+            return first + i;
+    }
+    return SIZE_MAX;
+}
+
+/* Loop ic: pieces, until there are none left. */
+void product_compute(void *job, int index)
+{
+    product *p = job;
+    const ouigemm_ukernel *u = p->kernel;
+    const size_t row_blocks = parts(p->call->m, p->blocks.mc);
+    const size_t waiting = p->one_step ? u->mr * u->nr : p->blocks.mc * least(p->blocks.nc, p->split);
+    struct piece piece = {.product = p, .ic = SIZE_MAX};
+    piece.a = buffer_of_thread(BUFFER_A, p->blocks.mc * p->pitch);
+    piece.sums = buffer_of_thread(BUFFER_C, waiting * ACCUMULATOR);
+    if (p->packs_b)
+        piece.room = buffer_of_thread(BUFFER_B, p->blocks.nc * (p->blocks.kc * element_bytes(u->b) + ACCUMULATOR));
+    if (!piece.a || !piece.sums || (p->packs_b && !piece.room)) {
+        atomic_store(&p->out_of_memory, 1);
+        return;
+    }
+    if (u->begin)
+        u->begin(u);
+    for (size_t i; (i = take_piece(p, (size_t)index, row_blocks * p->splits)) != SIZE_MAX;) {
+        size_t ic = i / p->splits * p->blocks.mc;
+        piece.rows = least(p->blocks.mc, p->call->m - ic);
+        piece.j0 = i % p->splits * p->split;
+        piece.j1 = least(piece.j0 + p->split, p->call->n);
+        if (ic != piece.ic && p->depth) {
+            piece.ic = ic;
+            pack_block_of_a(&piece);
+        }
+        piece.ic = ic;
+        compute_piece(&piece);
+    }
+    if (u->end)
+        u->end();
+}
