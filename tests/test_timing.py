@@ -38,7 +38,7 @@ def test_short_arms_are_repeated_and_their_time_is_that_of_one_call(monkeypatch)
     assert clock.calls.count("b") == 2 + 3 * 1
 
 
-def test_a_rest_is_taken_before_every_timing_and_not_counted(monkeypatch):
+def test_arms_settle_before_every_timing_which_is_not_counted(monkeypatch):
     clock, rests = Clock(), []
 
     def sleep(seconds: float) -> None:
@@ -46,5 +46,9 @@ def test_a_rest_is_taken_before_every_timing_and_not_counted(monkeypatch):
         clock.now += seconds
 
     monkeypatch.setattr("time.sleep", sleep)
-    assert in_turns(2, clock.arm("a", 1), clock.arm("b", 2), clock=clock, rest=9) == [[1, 1], [2, 2]]
-    assert rests == [9] * 4
+    monkeypatch.setattr("time.perf_counter", clock)
+    times = in_turns(2, clock.arm("a", 1), clock.arm("b", 2), clock=clock, settle=3)
+    assert times == [[1, 1], [2, 2]]
+    assert rests == [3] * 4
+    # A warm-up; then three calls of a, or two of b, that fill the time to settle, and the one that counts.
+    assert "".join(clock.calls) == "ab" + "bbb" + "aaaa" + "aaaa" + "bbb"

@@ -128,7 +128,7 @@ def _note(
 
 
 def _times(arms: Arms, threads: int) -> Times:
-    """With several threads wall time, and each thread on a processor of its own; else time on the processor."""
+    """With several threads wall time, each thread on a processor of its own; else time on the processor."""
     if threads == 1:
         return seconds_each(arms, ROUNDS)
     for arm in arms.values():
