@@ -73,55 +73,71 @@ INLINE floats activate(floats x, floats floor)
     return (floats)EPILOGUE_GREATER(floor, x);
 }
 
+/* The same for the first of some numbers, one by one; apart, so that the loops above it stay tight. */
+static __attribute__((noinline)) void store_scaled_ends(const floats *from, size_t count, float beta, float floor,
+                                                        float *c, ptrdiff_t c_col)
+{
+    for (size_t l = 0; l < LANES && l < count; l++, c += c_col) {
+        float x = beta != 0 ? (*from)[l] + beta * *c : (*from)[l];
+        *c = floor > x ? floor : x;
+    }
+}
+
 INLINE void store_scaled(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *t)
 {
-    const float beta = (float)e->beta;
-    const floats floor = all(e->relu ? 0 : -INFINITY);
-    for (size_t i = 0; i < t->rows; i++)
-        for (size_t j0 = 0; j0 < t->columns; j0 += LANES) {
-            const size_t here = t->columns - j0 < LANES ? t->columns - j0 : LANES;
-            float *c = (float *)t->c + (ptrdiff_t)i * t->c_row + (ptrdiff_t)j0 * t->c_col;
-            floats x = scaled(t, integer_sums, i, j0);
-            if (beta != 0)
-                for (size_t l = 0; l < here; l++)
-                    x[l] += beta * c[(ptrdiff_t)l * t->c_col];
-            x = activate(x, floor);
-            if (t->c_col == 1 && here == LANES)
-                memcpy(c, &x, sizeof x);
-            else
-                for (size_t l = 0; l < here; l++)
-                    c[(ptrdiff_t)l * t->c_col] = x[l];
+    const float beta = (float)e->beta, floor = e->relu ? 0 : -INFINITY;
+    const floats floors = all(floor);
+    const size_t whole = t->c_col == 1 ? t->columns / LANES * LANES : 0;
+    float *c = t->c;
+    for (size_t i = 0; i < t->rows; i++, c += t->c_row) {
+        for (size_t j = 0; j < whole; j += LANES) {
+            floats x = scaled(t, integer_sums, i, j);
+            x = activate(beta != 0 ? x + beta * load(c + j) : x, floors);
+            memcpy(c + j, &x, sizeof x);
         }
+        for (size_t j = whole; j < t->columns; j += LANES) {
+            floats x = scaled(t, integer_sums, i, j);
+            store_scaled_ends(&x, t->columns - j, beta, floor, c + (ptrdiff_t)j * t->c_col, t->c_col);
+        }
+    }
 }
 
 /* Clamp, round and shift; the ends are whole numbers, and so clamping first changes nothing. NaN becomes
    the lower end. Within +-2^22 the addition of 1.5 * 2^23 leaves no bits for the fraction: it rounds to the
    nearest even, and what its bits are more than those of 1.5 * 2^23 is the number. */
-INLINE bytes quantise(floats x, floats least, floats most, int32_t zero_point)
+INLINE bytes quantise(floats x, floats least, floats most, floats magic, ints shift)
 {
-    const float magic = 12582912.0f;
-    int32_t magic_bits;
-    memcpy(&magic_bits, &magic, sizeof magic);
     x = (floats)EPILOGUE_GREATER(x, least);
     x = (floats)EPILOGUE_LESSER(x, most);
-    return __builtin_convertvector((ints)(x + all(magic)) + (zero_point - magic_bits), bytes);
+    return __builtin_convertvector((ints)(x + magic) + shift, bytes);
 }
 
-INLINE void store_8_bit(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *t)
+/* The first of some bytes, one by one. */
+static __attribute__((noinline)) void store_ends(const bytes *from, size_t count, uint8_t *c, ptrdiff_t c_col)
 {
+    for (size_t l = 0; l < LANES && l < count; l++)
+        c[(ptrdiff_t)l * c_col] = (*from)[l];
+}
+
+INLINE void store_8_bit(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *tile)
+{
+    const epilogue_tile here = *tile, *t = &here; /* of which bytes written to C can change nothing */
     const int32_t low = e->output == OUIGEMM_S8 ? -128 : 0, least = low - e->zero_point;
     const floats lower = all((float)(e->relu && least < 0 ? 0 : least)), upper = all((float)(least + 255));
-    for (size_t i = 0; i < t->rows; i++)
-        for (size_t j0 = 0; j0 < t->columns; j0 += LANES) {
-            const size_t here = t->columns - j0 < LANES ? t->columns - j0 : LANES;
-            uint8_t *c = (uint8_t *)t->c + (ptrdiff_t)i * t->c_row + (ptrdiff_t)j0 * t->c_col;
-            bytes q = quantise(scaled(t, integer_sums, i, j0), lower, upper, e->zero_point);
-            if (t->c_col == 1 && here == LANES)
-                memcpy(c, &q, sizeof q);
-            else
-                for (size_t l = 0; l < here; l++)
-                    c[(ptrdiff_t)l * t->c_col] = q[l];
+    const floats magic = all(12582912.0f);
+    const ints shift = e->zero_point - (ints)magic;
+    const size_t whole = t->c_col == 1 ? t->columns / LANES * LANES : 0;
+    uint8_t *c = t->c;
+    for (size_t i = 0; i < t->rows; i++, c += t->c_row) {
+        for (size_t j = 0; j < whole; j += LANES) {
+            bytes q = quantise(scaled(t, integer_sums, i, j), lower, upper, magic, shift);
+            memcpy(c + j, &q, sizeof q);
         }
+        for (size_t j = whole; j < t->columns; j += LANES) {
+            bytes q = quantise(scaled(t, integer_sums, i, j), lower, upper, magic, shift);
+            store_ends(&q, t->columns - j, c + (ptrdiff_t)j * t->c_col, t->c_col);
+        }
+    }
 }
 
 /* C = alpha T + beta C, modulo 2^32; beta = 0 does not read C. */

@@ -8,15 +8,15 @@
 #include "sizes.h"
 #include "weights.h"
 
-enum { SMALLEST_SHARE = 1 << 21, FEWEST_ROWS = 64, ALIASING_STRIDE = 2048 };
+enum { SMALLEST_SHARE = 1 << 21, FEWEST_ROWS = 64, ALIASING_STRIDE = 4096, MANY_COLUMNS = 1024 };
 
-/* Reading A in place saves its packing. It wants consecutive k in whole groups, in the kernel's own type,
-   and rows that do not all fall into the same few sets of the cache. */
+/* Reading A in place saves its packing. It wants consecutive k in whole groups, in the kernel's own type; and
+   where all rows fall into the same few sets of the cache, so few columns that packing would not pay. */
 static int reads_a_in_place(const ouigemm_call *call, const ouigemm_ukernel *u, size_t depth)
 {
     size_t stride = (size_t)call->a.row * element_bytes(u->a);
     return u->a == element_of_a(call->type) && call->a.col == 1 && depth % u->ka == 0 &&
-           (stride % ALIASING_STRIDE != 0 || call->n <= u->nr);
+           (stride % ALIASING_STRIDE != 0 || call->n < MANY_COLUMNS);
 }
 
 /* Rows first, since every piece packs its own rows, as long as there are enough of them to pay for reading B
@@ -57,7 +57,7 @@ static void plan(product *p)
     p->by_rows = call->a.col == 1;
     p->shifted = weights_shifted(p->weights) && p->kernel->a != element_of_a(call->type);
     p->pitch = round_up(p->weights->depth * element_bytes(p->kernel->a), LINE);
-    p->pitch += p->pitch % (ALIASING_STRIDE / 4) == 0 ? LINE : 0;
+    p->pitch += p->pitch % (ALIASING_STRIDE / 8) == 0 ? LINE : 0;
     p->direct = e->output == OUIGEMM_ACCUMULATOR && e->alpha == 1 && (e->beta == 0 || e->beta == 1) &&
                 call->c_col == 1;
 }
