@@ -179,9 +179,9 @@ class ProductNet:
 
     @contextmanager
     def _timed(self, layer: str, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = time.process_time()
         yield
-        self.seconds[layer, stage] += time.perf_counter() - start
+        self.seconds[layer, stage] += time.process_time() - start
 
 
 def im2row(x: np.ndarray, size: int, padding: int) -> tuple[np.ndarray, tuple[int, ...]]:
