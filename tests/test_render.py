@@ -375,6 +375,7 @@ def test_benchmarks_show_values_targets_and_the_machine(root: Path) -> None:
             "met": True,
         },
         {"name": "cost", "value": None, "unit": "s", "target": "at most 0.05", "met": False, "note": "a < b"},
+        {"name": "speed by day", "value": 7, "unit": "×", "target": None, "met": None, "detail": True},
     ]
     (root / "book" / "results" / "bench").mkdir(parents=True)
     file = root / "book" / "results" / "bench" / "oui.json"
@@ -390,6 +391,10 @@ def test_benchmarks_show_values_targets_and_the_machine(root: Path) -> None:
         "A fast chip",
     ):
         assert part in text
+    shown, folded = text.split("<summary>In detail: 1 more rows</summary>")
+    assert "speed by day" in folded
+    assert "speed by day" not in shown
+    assert "cost" not in folded
     file.write_text('{"made_by": {}}')
     with pytest.raises(ValueError, match=r"oui\.json: not a benchmark record"):
         read_shelf(root, [], lambda _: False)

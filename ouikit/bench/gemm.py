@@ -97,7 +97,7 @@ def _of_kind(
                 found = {shape: times[shape] for shape in shapes}
                 rows.append(
                     _row(title, found, way, peer, target)
-                    | {"note": _note(rung, found, way, peer, peak, limits)}
+                    | {"note": _note(rung, found, way, peer, peak, limits), "detail": name != ALL}
                 )
     return rows
 

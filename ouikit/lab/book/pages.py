@@ -204,10 +204,17 @@ def benchmarks(shelf: Shelf) -> str:
     for name, bench in shelf.benchmarks.items():
         made = bench["made_by"]
         words = f"{made['time'][:10] or 'undated'} · {made['cpu']} · {made['threads']} thread"
-        head = ("Measure", "Value", "Target", "Met", "Note")
-        table = tables.grid(head, [_bench_row(row) for row in bench["rows"]], "ouikit-bench")
+        table = _bench_table([row for row in bench["rows"] if not row.get("detail")])
+        if details := [row for row in bench["rows"] if row.get("detail")]:
+            more = f"<summary>In detail: {len(details)} more rows</summary>{_bench_table(details)}"
+            table += f'<details class="ouikit-folded">{more}</details>'
         text += f"\n## {name}\n" + block(table) + block(f'<p class="ouikit-made">{escape(words)}</p>')
     return text if shelf.benchmarks else text + "\nNone has been recorded yet.\n"
+
+
+def _bench_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ("Measure", "Value", "Target", "Met", "Note")
+    return tables.grid(head, [_bench_row(row) for row in rows], "ouikit-bench")
 
 
 def _bench_row(row: Mapping[str, Any]) -> Sequence[str]:
