@@ -63,7 +63,7 @@ Times = dict[str, list[float]]  # arm -> seconds of a call, round by round
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
-    """Measure every type and class with one thread and with two, in about a quarter of an hour.
+    """Measure every type and class with one thread and with two, in about six minutes.
 
     Returns rows as `ouikit.bench._timing.ratio_row`; n counts shapes.
     """
