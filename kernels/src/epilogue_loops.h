@@ -123,18 +123,19 @@ INLINE void store_8_bit(const ouigemm_epilogue *e, int integer_sums, const epilo
 {
     const epilogue_tile here = *tile, *t = &here; /* of which bytes written to C can change nothing */
     const int32_t low = e->output == OUIGEMM_S8 ? -128 : 0, least = low - e->zero_point;
-    const floats lower = all((float)(e->relu && least < 0 ? 0 : least)), upper = all((float)(least + 255));
+    const floats lower = all((float)least), upper = all((float)(least + 255));
+    const floats floor = all(e->relu ? 0 : -INFINITY);
     const floats magic = all(12582912.0f);
     const ints shift = e->zero_point - (ints)magic;
     const size_t whole = t->c_col == 1 ? t->columns / LANES * LANES : 0;
     uint8_t *c = t->c;
     for (size_t i = 0; i < t->rows; i++, c += t->c_row) {
         for (size_t j = 0; j < whole; j += LANES) {
-            bytes q = quantise(scaled(t, integer_sums, i, j), lower, upper, magic, shift);
+            bytes q = quantise(activate(scaled(t, integer_sums, i, j), floor), lower, upper, magic, shift);
             memcpy(c + j, &q, sizeof q);
         }
         for (size_t j = whole; j < t->columns; j += LANES) {
-            bytes q = quantise(scaled(t, integer_sums, i, j), lower, upper, magic, shift);
+            bytes q = quantise(activate(scaled(t, integer_sums, i, j), floor), lower, upper, magic, shift);
             store_ends(&q, t->columns - j, c + (ptrdiff_t)j * t->c_col, t->c_col);
         }
     }

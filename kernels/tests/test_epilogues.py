@@ -90,6 +90,8 @@ def test_nan_becomes_the_lowest_number(rung):
     bias = np.full(40, np.nan)
     assert (ouigemm.gemm(a, b, epilogue=ouigemm.Requantised(1.0, bias), isa=rung) == -128).all()
     assert (ouigemm.gemm(a, b, epilogue=ouigemm.Requantised(1.0, bias, dtype="uint8"), isa=rung) == 0).all()
+    behind_relu = ouigemm.Requantised(1.0, bias, relu=True, dtype="uint8", zero_point=7)
+    assert (ouigemm.gemm(a, b, epilogue=behind_relu, isa=rung) == 0).all()
 
 
 def test_no_depth_leaves_the_bias(rung):
