@@ -81,17 +81,11 @@ def _as(matrix: np.ndarray, element: str) -> np.ndarray | ouigemm.BFloat16:
     return matrix.view(np.uint8) if element == "uint8" else matrix.astype(element)
 
 
-def peak_ratio(arm: str, tries: int = 5) -> float:
-    """Operations a second of the arm's instruction on registers alone, over those of an f32 multiply-add.
-
-    The best of some tries of each, in turns: what a core can do is what it does when nobody disturbs it.
-    """
+def peak_ratio(arm: str) -> float:
+    """Operations a second of the arm's instruction on registers alone, over those of an f32 multiply-add."""
     here = rungs()
-    found: dict[str, list[float]] = {arm: [], "f32": []}
-    for _ in range(tries):
-        for name, rates in found.items():
-            rates.append((ouigemm.peak(_TYPES[name], here[name]) or ("", float("nan")))[1])
-    return max(found[arm]) / max(found["f32"])
+    own, base = (ouigemm.peak(_TYPES[name], here[name]) for name in (arm, "f32"))
+    return own[1] / base[1] if own and base else float("nan")
 
 
 def transposed(shape: Shape) -> Shape:

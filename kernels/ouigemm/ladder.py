@@ -52,24 +52,28 @@ def block_sizes(dtype: str, m: int, n: int, k: int, isa: str = "auto") -> tuple[
     return _core.blocks(_type_number(dtype), rung_number(isa), m, n, k)
 
 
-def peak(dtype: str, isa: str = "auto", seconds: float = 5e-3) -> tuple[str, float] | None:
+def peak(dtype: str, isa: str = "auto", seconds: float = 5e-3, tries: int = 5) -> tuple[str, float] | None:
     """What one core can do at most: (instruction, multiplications and additions per second of the processor).
 
-    Runs the instruction of the rung's micro-kernels on registers alone, for about so many seconds. No
-    product is quicker. None where the rung has no such stream (`portable`, and all but x86). A reading
-    that another process or a slow clock disturbs is too low: take the highest of a few.
+    Runs the instruction of the rung's micro-kernels on registers alone, for about so many seconds, and tells
+    the best of some tries: one that another process or a slow clock disturbs is too low. No product is
+    quicker. None where the rung has no such stream (`portable`, and all but x86).
     """
     number, rung = _type_number(dtype), rung_number(isa)
     instruction, each = _core.run_stream(number, rung, 1)
     if instruction is None:
         return None
-    rounds, elapsed = 1000, 0.0
-    while elapsed < seconds:
-        rounds *= 2
+    rates: list[float] = []
+    rounds = 1000
+    while len(rates) < tries:
         start = time.thread_time()
         _core.run_stream(number, rung, rounds)
         elapsed = time.thread_time() - start
-    return instruction, each * rounds / elapsed
+        if elapsed < seconds:
+            rounds *= 2
+        else:
+            rates.append(each * rounds / elapsed)
+    return instruction, max(rates)
 
 
 def rung_number(isa: str) -> int:

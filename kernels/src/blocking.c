@@ -19,8 +19,6 @@
 #include <pthread.h>
 #include <unistd.h>
 
-enum { FEWEST_ROWS = 64, ACCUMULATOR = 4 };
-
 static size_t l1_bytes, l2_bytes;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 

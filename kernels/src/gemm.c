@@ -8,7 +8,7 @@
 #include "sizes.h"
 #include "weights.h"
 
-enum { SMALLEST_SHARE = 1 << 21, FEWEST_ROWS = 64, ALIASING_STRIDE = 4096, MANY_COLUMNS = 1024 };
+enum { SMALLEST_SHARE = 1 << 21, ALIASING_STRIDE = 4096, MANY_COLUMNS = 1024 };
 
 /* Reading A in place saves its packing. It wants consecutive k in whole groups, in the kernel's own type; and
    where all rows fall into the same few sets of the cache, so few columns that packing would not pay. */

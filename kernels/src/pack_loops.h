@@ -1,6 +1,5 @@
 /* Packing for all pairs of types, compiled once per register width. The including file defines
-   PACK_PANELS, the name of the one function that it gives away, and PACK_TRANSPOSES if it has a
-   transpose_4_by_16 of its own. */
+   PACK_PANELS, the name of the one function that it gives away. */
 #include "pack.h"
 
 #include <string.h>
@@ -19,7 +18,6 @@ enum { STRIP = 64 }; /* steps of the depth; whole groups of every kernel */
 #define PACK_CONVERT(x) (x)
 #include "pack_as.h"
 
-#ifndef PACK_TRANSPOSES
 typedef uint8_t bytes_16 __attribute__((vector_size(16)));
 typedef uint16_t pairs_8 __attribute__((vector_size(16)));
 
@@ -44,7 +42,6 @@ static inline void transpose_4_by_16(const uint8_t *restrict from, ptrdiff_t ste
         memcpy(to + 32 * half + 16, &second, 16);
     }
 }
-#endif
 
 static inline void bytes_by_4(const uint8_t *restrict from, ptrdiff_t step, size_t lanes, size_t groups,
                               uint8_t *restrict to, size_t width)

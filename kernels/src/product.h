@@ -6,7 +6,7 @@
 
 #include <stdatomic.h>
 
-enum { ACCUMULATOR = 4, MOST_RANGES = 64 };
+enum { MOST_RANGES = 64 };
 
 typedef struct product {
     const ouigemm_call *call;

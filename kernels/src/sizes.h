@@ -3,7 +3,7 @@
 
 #include <stddef.h>
 
-enum { LINE = 64 };  /* bytes of a cache line */
+enum { LINE = 64, ACCUMULATOR = 4 };  /* bytes of a cache line, and of a sum */
 
 static inline size_t least(size_t x, size_t y)
 {

@@ -69,12 +69,12 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
     """
     say = progress or (lambda part: None)
     rows = []
-    for threads in range(1, min(2, os.cpu_count() or 1) + 1):
+    for threads in range(1, min(2, len(os.sched_getaffinity(0))) + 1):
         with _cores(threads):
             bandwidth = {mib: _bandwidth(mib) for mib in (16, 256)}
             for kind, arms_of in KINDS.items():
                 say(f"{kind}, threads: {threads}")
-                peak = max(_peak(kind) for _ in range(5)) * threads
+                peak = _peak(kind) * threads
                 times = {s: _times(arms_of(*s, threads), threads) for c in CLASSES.values() for s in c}
                 limits = {shape: _roofline(shape, kind, peak, bandwidth) for shape in times}
                 rows += _of_kind(kind, threads, times, peak, limits)
@@ -147,14 +147,18 @@ def _one_processor_each() -> Iterator[None]:
     first, *others = sorted(allowed)
     mine = threading.get_native_id()
     threads = sorted(int(name) for name in os.listdir("/proc/self/task") if int(name) != mine)
-    os.sched_setaffinity(0, {first})
-    for index, thread in enumerate(threads):
-        with suppress(ProcessLookupError):  # it may have ended
-            os.sched_setaffinity(thread, {others[index % len(others)]})
+    places = {mine: {first}} | {thread: {others[i % len(others)]} for i, thread in enumerate(threads)}
+    _move(places)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        _move(dict.fromkeys(places, allowed))
+
+
+def _move(places: Mapping[int, set[int]]) -> None:
+    for thread, processors in places.items():
+        with suppress(ProcessLookupError):  # it may have ended
+            os.sched_setaffinity(thread, processors)
 
 
 def _peak(kind: str) -> float:
