@@ -110,6 +110,11 @@ class OUI(Watch):
         mode: "train", "eval" or "any": the mode of the model, `model.training`, that is read.
         seed: of the pairs.
 
+    Under `torch.compile`, attach it before the first call: what is compiled by then has no hooks. On a GPU a
+    reading launches about ten small kernels a layer, which shows where launches are the limit: on an H200 a
+    training step of a ResNet-18 on 512 images of 32×32 took 1.25 times as long in float32 and 1.4 times under
+    bfloat16; with `every=10` no longer than without.
+
     The protocol of arXiv 2504.17160, in training mode, every 10th batch, with 28 fixed pairs, is
     `OUI(model, kind="pairwise", every=10)`, computed and reset after every epoch.
 

@@ -390,6 +390,25 @@ def test_no_reading_says_why() -> None:
                 question()
 
 
+def test_a_compiled_model_is_read_when_watched_before_its_first_call() -> None:
+    torch.manual_seed(0)
+    model, batches = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)), torch.randn(3, 16, 8)
+    with OUI(model) as plain:
+        for x in batches:
+            model(x)
+    compiled = torch.compile(model, backend="eager")
+    with OUI(compiled) as oui:
+        for x in batches:
+            compiled(x).sum().backward()
+        assert (oui.readings, oui.compute()) == (3, plain.compute())
+    torch.compiler.reset()
+    compiled(batches[0])
+    with OUI(model) as late:
+        compiled(batches[0])
+        with pytest.raises(RuntimeError, match="no reading yet"):
+            late.compute()
+
+
 def test_training_is_untouched_and_nothing_stays_behind() -> None:
     def train(watch: bool) -> tuple[list[Tensor], nn.Module]:
         model = network()
