@@ -93,11 +93,12 @@ def _plain(x: Any) -> np.ndarray | None:
     That is a contiguous matrix of a native type: NumPy's, or a CPU tensor's without a gradient.
     """
     if type(x) is not np.ndarray:
-        if not is_tensor(x) or x.dtype not in _torch_natives() or not x.is_cpu or x.requires_grad:
+        if not is_tensor(x) or x.dtype not in _torch_natives():
             return None
-        if x.layout != sys.modules["torch"].strided:
+        try:
+            x = x.numpy()
+        except (TypeError, RuntimeError):  # of a GPU, sparse, quantised, with a gradient, …
             return None
-        x = x.numpy()
     flags = x.flags
     return x if x.ndim == 2 and x.dtype in _NATIVE and flags.c_contiguous and flags.aligned else None
 

@@ -1,7 +1,8 @@
 /* Block sizes from the caches, after Low et al. (2016), for loops that keep a block of C in place:
 
-     level 1   one panel of B, kc x nr, takes two thirds: it is read again for every row panel, while
-               A streams past it and C comes and goes
+     level 2   one panel of B, kc x nr, takes an eighth: it is read again for every row panel. To hold it in
+               level 1 and go through the depth in more steps costs more, in sums that come and go, than
+               its way from level 2, which streams
      level 2   a block of A over the whole depth, mc x k, takes half: its rows are packed once, into
                whole cache lines, and read again for every column panel
      level 2   a block of C, mc x nc accumulators, takes a quarter, where k > kc makes it wait
@@ -58,9 +59,9 @@ static size_t even_blocks(size_t extent, size_t most, size_t step)
 
 ouigemm_blocks blocking(const ouigemm_ukernel *u, size_t m, size_t n, size_t k)
 {
-    size_t l1 = ouigemm_cache_bytes(1), l2 = ouigemm_cache_bytes(2);
+    const size_t l2 = ouigemm_cache_bytes(2);
     ouigemm_blocks blocks;
-    blocks.kc = even_blocks(k, l1 / 3 * 2 / (u->nr * element_bytes(u->b)), u->ka);
+    blocks.kc = even_blocks(k, l2 / 8 / (u->nr * element_bytes(u->b)), u->ka);
     size_t row = (k * element_bytes(u->a) / LINE + 1) * LINE; /* as it is packed */
     size_t rows = l2 / 2 / row;
     blocks.mc = even_blocks(m, rows < FEWEST_ROWS ? FEWEST_ROWS : rows, u->mr);

@@ -4,32 +4,27 @@
 
 #include "ouigemm/ukernel.h"
 
-enum { EPILOGUE_COLUMNS = 64 };
-
-/* What the tiles of a panel have in common where results are scaled. */
-typedef struct epilogue_columns {
-    float factor[EPILOGUE_COLUMNS];  /* alpha scale */
-    float bias[EPILOGUE_COLUMNS];    /* -0 for none, which changes no number */
-} epilogue_columns;
+enum { EPILOGUE_COLUMNS = 64 };  /* of a tile, at most */
 
 typedef struct epilogue_tile {
     const void *sums;   /* accumulators, f32 or s32 */
     size_t sums_row;    /* in elements */
     size_t rows, columns;
-    const epilogue_columns *scaling;
+    const float *factor;  /* alpha scale, for each column of the tile, */
+    const float *bias;    /* and what is added: -0 for none, which changes no number */
     void *c;            /* the tile's corner */
     ptrdiff_t c_row, c_col;
 } epilogue_tile;
 
 /* For `width` columns of C from `first` on, of which `columns` exist. */
 static inline void epilogue_prepare(const ouigemm_epilogue *e, size_t first, size_t columns, size_t width,
-                                    epilogue_columns *scaling)
+                                    float *factor, float *bias)
 {
     const float alpha = (float)e->alpha, everywhere = alpha * *e->scale;
     for (size_t j = 0; j < width; j++) {
         const int inside = j < columns;
-        scaling->factor[j] = e->scale_step && inside ? alpha * e->scale[first + j] : everywhere;
-        scaling->bias[j] = e->bias && inside ? e->bias[first + j] : -0.0f;
+        factor[j] = e->scale_step && inside ? alpha * e->scale[first + j] : everywhere;
+        bias[j] = e->bias && inside ? e->bias[first + j] : -0.0f;
     }
 }
 

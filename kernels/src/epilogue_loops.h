@@ -57,8 +57,8 @@ INLINE floats scaled(const epilogue_tile *t, int integer_sums, size_t row, size_
     } else {
         memcpy(&x, from, sizeof x);
     }
-    x *= load(t->scaling->factor + j);
-    return x + load(t->scaling->bias + j);
+    x *= load(t->factor + j);
+    return x + load(t->bias + j);
 }
 
 /* x > y ? x : y, and x < y ? x : y: the second where one is no number. */

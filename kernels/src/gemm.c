@@ -10,13 +10,20 @@
 
 enum { SMALLEST_SHARE = 1 << 21, ALIASING_STRIDE = 4096, MANY_COLUMNS = 1024 };
 
-/* Reading A in place saves its packing. It wants consecutive k in whole groups, in the kernel's own type; and
-   where all rows fall into the same few sets of the cache, so few columns that packing would not pay. */
-static int reads_a_in_place(const ouigemm_call *call, const ouigemm_ukernel *u, size_t depth)
+/* How many rows of A are read in place, which saves their packing. It wants consecutive k in the kernel's own
+   type; and where all rows fall into the same few sets of the cache, so few columns that packing would not pay.
+   A group of k that reaches into the row behind meets zeros of B there: right for integers, but a float may be no
+   number. The last rows have none behind them. */
+static size_t rows_in_place(const ouigemm_call *call, const ouigemm_ukernel *u, size_t depth)
 {
-    size_t stride = (size_t)call->a.row * element_bytes(u->a);
-    return u->a == element_of_a(call->type) && call->a.col == 1 && depth % u->ka == 0 &&
-           (stride % ALIASING_STRIDE != 0 || call->n < MANY_COLUMNS);
+    const size_t row = call->a.row > 0 ? (size_t)call->a.row : 0, beyond = round_up(depth, u->ka) - depth;
+    const int aliases = row * element_bytes(u->a) % ALIASING_STRIDE == 0 && call->n >= MANY_COLUMNS;
+    if (u->a != element_of_a(call->type) || call->a.col != 1 || aliases)
+        return 0;
+    if (beyond == 0)
+        return call->m;
+    size_t last = row ? parts(beyond, row) : call->m;
+    return call->type >= OUIGEMM_S16 && last < call->m ? call->m - last : 0;
 }
 
 /* Rows first, since every piece packs its own rows, as long as there are enough of them to pay for reading B
@@ -53,7 +60,7 @@ static void plan(product *p)
     p->loops = ladder_loops(p->weights->rung);
     p->blocks = blocking(p->kernel, call->m, call->n, p->depth);
     p->one_step = p->depth <= p->blocks.kc;
-    p->in_place = reads_a_in_place(call, p->kernel, p->depth);
+    p->in_place = rows_in_place(call, p->kernel, p->depth);
     p->by_rows = call->a.col == 1;
     p->shifted = weights_shifted(p->weights) && p->kernel->a != element_of_a(call->type);
     p->pitch = round_up(p->weights->depth * element_bytes(p->kernel->a), LINE);

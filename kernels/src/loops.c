@@ -3,7 +3,7 @@
      ic  blocks of A, mc x k: packed here, by the thread that needs them, and kept in level 2
      jc  blocks of C, mc x nc: kept in level 2 while
      pc  the depth goes by in steps of kc
-     jr  panels of B, kc x nr: kept in level 1
+     jr  panels of B, kc x nr: kept in level 2, or in level 1 where they are small
      ir  panels of A, mr x kc
 
    Against Goto's order (jc, pc, ic, jr, ir) the depth moves inside the blocks of C: sums are not
@@ -37,8 +37,8 @@ struct piece {
     const char *b;   /* the block of B in hand, */
     size_t b_panel;  /* bytes from one of its panels to the next, */
     const int32_t *start;  /* and what its columns begin with */
-    epilogue_columns scaling;  /* of the panel in hand */
-    size_t ic, rows;
+    float *factor, *bias;  /* of columns j0 to j1, where results are scaled */
+    size_t ic, rows, in_place;
     size_t j0, j1;
 };
 
@@ -62,13 +62,14 @@ static void pack_rows(const struct piece *piece, size_t from)
     memset(piece->a + piece->rows * p->pitch, 0, missing * p->pitch);
 }
 
-/* All rows, or only the ragged end where the others are read in place. */
+/* All rows, or only the last ones where the others are read in place. */
 static void pack_block_of_a(const struct piece *piece)
 {
     const product *p = piece->product;
     const ouigemm_ukernel *u = p->kernel;
     if (p->by_rows) {
-        pack_rows(piece, p->in_place ? piece->rows / u->mr * u->mr : 0);
+        if (piece->in_place < piece->rows)
+            pack_rows(piece, piece->in_place);
         return;
     }
     pack_source source = {row_of_a(p, piece->ic), p->call->a.row, p->call->a.col, piece->rows, p->depth,
@@ -85,7 +86,7 @@ static void point_at_a(const struct piece *piece, size_t ir, size_t pc, ouigemm_
     const size_t bytes = element_bytes(u->a);
     t->a_row = (ptrdiff_t)(u->ka * bytes);
     t->a_group = t->a_row;
-    if (p->in_place && ir + u->mr <= piece->rows) {
+    if (ir < piece->in_place) {
         t->a = row_of_a(p, piece->ic + ir) + pc * bytes;
         t->a_row = p->call->a.row * (ptrdiff_t)bytes;
     } else if (p->by_rows) {
@@ -108,7 +109,8 @@ static void store(const struct piece *piece, const void *sums, size_t ir, size_t
         .sums_row = p->kernel->nr,
         .rows = least(p->kernel->mr, piece->rows - ir),
         .columns = least(p->kernel->nr, call->n - jr),
-        .scaling = &piece->scaling,
+        .factor = piece->factor + (jr - piece->j0),
+        .bias = piece->bias + (jr - piece->j0),
         .c = (char *)call->c + ((ptrdiff_t)i * call->c_row + (ptrdiff_t)jr * call->c_col) * bytes,
         .c_row = call->c_row,
         .c_col = call->c_col,
@@ -188,8 +190,6 @@ static void compute_block(struct piece *piece, const weights_part *part, int las
             .accumulate = part->p > 0,
             .ahead = (uintptr_t)piece->b + (j / u->nr + 1) * piece->b_panel,
         };
-        if (last && p->epilogue.output != OUIGEMM_ACCUMULATOR)
-            epilogue_prepare(&p->epilogue, part->j + j, least(part->columns - j, u->nr), u->nr, &piece->scaling);
         const uintptr_t end = t.ahead + panel;
         for (size_t ir = 0; ir < piece->rows; ir += u->mr) {
             fetch_slice(&t, t.ahead < end ? slice : 0);
@@ -200,7 +200,7 @@ static void compute_block(struct piece *piece, const weights_part *part, int las
     }
 }
 
-/* The same with ir outside jr, where B is small: whole rows of C are written one after the other. */
+/* The same with ir outside jr: whole rows of C are written one after the other. */
 static void compute_rows(const struct piece *piece, const weights_part *part)
 {
     const product *p = piece->product;
@@ -216,18 +216,24 @@ static void compute_rows(const struct piece *piece, const weights_part *part)
     }
 }
 
-/* Nothing waits between steps of the depth, nothing is prepared for a panel, and B stays in level 1 or close. */
+/* Where nothing waits between steps of the depth and B stays close: in level 1 or little more. A matrix engine
+   reads as much of A as of B, and so B may as well be what comes from level 2. */
 static int goes_by_rows(const product *p, const weights_part *part)
 {
-    size_t bytes = part->columns * part->steps * element_bytes(p->kernel->b);
-    return p->one_step && p->direct && part->columns > p->kernel->nr && bytes <= 2 * ouigemm_cache_bytes(1);
+    const ouigemm_ukernel *u = p->kernel;
+    const size_t bytes = part->columns * part->steps * element_bytes(u->b);
+    const size_t close = u->op_m > 1 ? ouigemm_cache_bytes(2) / 2 : 2 * ouigemm_cache_bytes(1);
+    return p->one_step && part->columns > u->nr && bytes <= close;
 }
 
 /* Loops jc and pc. */
 static void compute_piece(struct piece *piece)
 {
     const product *p = piece->product;
-    const size_t depth = p->depth ? p->weights->depth : 0;
+    const size_t depth = p->depth ? p->weights->depth : 0, columns = piece->j1 - piece->j0;
+    if (p->epilogue.output != OUIGEMM_ACCUMULATOR)
+        epilogue_prepare(&p->epilogue, piece->j0, columns, round_up(columns, p->kernel->nr), piece->factor,
+                         piece->bias);
     for (size_t jc = piece->j0; jc < piece->j1; jc += p->blocks.nc) {
         weights_part part = {.j = jc, .columns = least(p->blocks.nc, piece->j1 - jc)};
         do {
@@ -264,13 +270,15 @@ void product_compute(void *job, int index)
     const size_t waiting = p->one_step ? u->mr * u->nr : p->blocks.mc * least(p->blocks.nc, p->split);
     struct piece piece = {.product = p, .ic = SIZE_MAX};
     piece.a = buffer_of_thread(BUFFER_A, p->blocks.mc * p->pitch);
-    piece.sums = buffer_of_thread(BUFFER_C, waiting * ACCUMULATOR);
+    piece.sums = buffer_of_thread(BUFFER_C, waiting * ACCUMULATOR + 2 * p->split * sizeof(float));
     if (p->packs_b)
         piece.room = buffer_of_thread(BUFFER_B, p->blocks.nc * (p->blocks.kc * element_bytes(u->b) + ACCUMULATOR));
     if (!piece.a || !piece.sums || (p->packs_b && !piece.room)) {
         atomic_store(&p->out_of_memory, 1);
         return;
     }
+    piece.factor = (float *)(piece.sums + waiting * ACCUMULATOR);
+    piece.bias = piece.factor + p->split;
     if (u->begin)
         u->begin(u);
     for (size_t i; (i = take_piece(p, (size_t)index, row_blocks * p->splits)) != SIZE_MAX;) {
@@ -278,11 +286,12 @@ void product_compute(void *job, int index)
         piece.rows = least(p->blocks.mc, p->call->m - ic);
         piece.j0 = i % p->splits * p->split;
         piece.j1 = least(piece.j0 + p->split, p->call->n);
-        if (ic != piece.ic && p->depth) {
+        if (ic != piece.ic) {
             piece.ic = ic;
-            pack_block_of_a(&piece);
+            piece.in_place = least(piece.rows, p->in_place > ic ? p->in_place - ic : 0) / u->mr * u->mr;
+            if (p->depth)
+                pack_block_of_a(&piece);
         }
-        piece.ic = ic;
         compute_piece(&piece);
     }
     if (u->end)

@@ -20,7 +20,7 @@ typedef struct product {
     int one_step;          /* of loop pc */
     int direct;            /* whole tiles go straight to C */
     int packs_b;           /* block by block */
-    int in_place;          /* whole panels of A are read from A */
+    size_t in_place;       /* rows of A: whole panels of them are read from A */
     int by_rows;           /* what is packed of A stays in rows */
     size_t pitch;          /* of those rows, in bytes */
     size_t splits, split;  /* ranges of columns, and the size of one */

@@ -145,7 +145,7 @@ def test_block_sizes_fit_the_caches(rung, kind):
         assert mc < m + mr
         assert nc < n + nr
         assert kc < k + deepest_group
-        assert kc * nr * panel <= max(caches["L1"] * 2 / 3, deepest_group * nr * panel)
+        assert kc * nr * panel <= max(caches["L2"] / 8, deepest_group * nr * panel)
         assert mc * k * source <= max(caches["L2"] / 2, (64 + mr) * k * source)
         if k > kc:
             assert mc * nc * 4 <= max(caches["L2"] / 4, mc * nr * 4)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle import ELEMENTS, INTEGERS, assert_product, random_matrix
+from oracle import ELEMENTS, INTEGERS, assert_product, random_matrix, random_operands
 
 import ouigemm
+from ouigemm.ladder import TYPES
 
 PAGE, NO_ACCESS = mmap.PAGESIZE, 0
 KINDS = ("f32", "s16", "u8s8", "s8s8")
@@ -64,6 +65,20 @@ def test_requantised_results_between_guard_pages(rung, at_end, rng):
         out = guarded(np.zeros((m, n), np.int8), at_end)
         epilogue = ouigemm.Requantised(np.full(n, 0.01), np.zeros(n), relu=True)
         ouigemm.gemm(a, b, out, epilogue=epilogue, isa=rung)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("k", [1, 27, 63, 147])
+def test_what_lies_between_the_rows_of_a_changes_nothing(rung, kind, k, rng):
+    """Kernels may read it, as far as there are rows behind it; the last row ends at a guard page."""
+    rows = 1344  # whole tiles of every height
+    a, b = random_operands(rng, kind, rows, 70, k)
+    numbers = a.bits if kind == "bf16" else a
+    apart = Guarded(rows * (k + 5) * numbers.itemsize).matrix((rows, k + 5), numbers.dtype, at_end=True)
+    apart[...] = {"f32": np.nan, "bf16": 0x7FC0}.get(kind, np.iinfo(np.int8).max)
+    apart[:, 5:] = numbers
+    spread = ouigemm.BFloat16(apart[:, 5:]) if kind == "bf16" else apart[:, 5:]
+    assert_product(ouigemm.gemm(spread, b, isa=rung), a, b)
 
 
 def test_hamming_between_guard_pages(rung, rng):
