@@ -202,6 +202,36 @@ def test_a_run_that_diverges_is_recorded_with_nan_and_does_not_raise():
     assert len(rows) == len(whole)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_whatever_a_policy_becomes_that_is_not_finite_is_a_divergence(monkeypatch, value):
+    """SB3 answers nan with one error and an infinity, which turns into nan as it is sampled, with another."""
+
+    def poison(model):
+        with torch.no_grad():
+            model.policy.action_net.bias[0] = value
+
+    monkeypatch.setattr(ppo.PPO, "train", poison)
+    assert ppo.train(SMALL, 0).diverged
+
+
+@pytest.mark.parametrize("where", ["the rollout", "the states to act on"])
+def test_a_policy_that_overflows_in_some_states_is_not_finite(where):
+    model, origin = ppo.model_of(SMALL, 0), np.zeros((2, 4), np.float32)
+    model.learn(128)
+    nn.init.constant_(model.policy.value_net.weight, 3e38)  # times a sum of tanh: 0 at the origin
+    for layer in model.policy.mlp_extractor.value_net[::2]:
+        nn.init.constant_(layer.weight, 10)
+        nn.init.zeros_(layer.bias)
+    seen, model._last_obs = model._last_obs, origin
+    model.rollout_buffer.reset()
+    assert ppo._finite(model, origin)
+    if where == "the rollout":
+        model.rollout_buffer.observations[0] = np.abs(seen) + 1
+    else:
+        model._last_obs = np.abs(seen) + 1
+    assert not ppo._finite(model, origin)
+
+
 def test_an_error_that_is_no_divergence_is_raised(monkeypatch):
     def broken(self):
         raise ValueError("something else")

@@ -146,7 +146,7 @@ def train(settings: Settings, seed: int) -> Run:
     watch, episodes = OUICallback(size=settings.probe), Episodes()
     try:
         model.learn(settings.steps, callback=[watch, episodes])
-    except ValueError:  # how SB3 answers a policy that is not finite
+    except (ValueError, RuntimeError):  # a policy's nan; its infinity, which turns into nan as it is sampled
         if _finite(model, watch.probe):
             raise
     finally:
@@ -220,10 +220,14 @@ def _slack(history: pd.DataFrame) -> pd.Series:
 
 
 @torch.no_grad()
-def _finite(model: PPO, states: np.ndarray | None) -> bool:
-    """Whether policy and values are; weights that are merely huge overflow on the way."""
-    if states is None:  # nothing was learnt yet
+def _finite(model: PPO, probe: np.ndarray | None) -> bool:
+    """Whether policy and values are, on the probe, the last rollout and the states to act on.
+
+    Weights that are merely huge overflow on the way, and in some states only.
+    """
+    if probe is None or model._last_obs is None:  # nothing was learnt yet
         return True
-    policy = model.policy
+    policy, seen = model.policy, model.rollout_buffer.observations.reshape(-1, *probe.shape[1:])
+    states = np.concatenate([probe, seen, np.asarray(model._last_obs)])
     actor, critic = policy.mlp_extractor(policy.extract_features(policy.obs_to_tensor(states)[0]))
     return bool(policy.action_net(actor).isfinite().all() and policy.value_net(critic).isfinite().all())
