@@ -50,6 +50,23 @@ def test_the_roofline_is_the_longer_of_two_times(monkeypatch):
     )
 
 
+def test_a_roofline_knows_what_a_result_takes(monkeypatch):
+    monkeypatch.setattr(bench.ouigemm, "capabilities", lambda: {"caches": {"L2": 0}})
+    operands, results = 1024 * 64 + 64 * 1024, 1024 * 1024
+    for kind, moved in (("u8s8 to u8", operands + results), ("u8s8 to f32", operands + 4 * results)):
+        assert bench._roofline((1024, 1024, 64), kind, 1e18, {16: 1e9}) == moved / 1e9
+
+
+def test_fusion_is_judged_where_sums_would_leave_the_cache(monkeypatch):
+    monkeypatch.setattr(bench, "CLASSES", {"squares": (SQUARE,), "tall": ((3136, 256, 64),)})
+    took = {SQUARE: 9.0, (3136, 256, 64): 1.5}
+    times = {shape: {"packed": [1.0], bench.OWN: [t]} for shape, t in took.items()}
+    rows = bench._of_kind("u8s8 to u8", 1, times, 1e9, dict.fromkeys(took, 1.0))
+    assert [(row["name"], row["value"], row["n"], row["target"]) for row in rows] == [
+        ("u8s8 to u8, packed, against our own s32: all shapes, threads: 1", 1.5, 1, ">= 1.3")
+    ]
+
+
 def test_counts_are_rows_without_a_time():
     row = emulated._row("x", {"square": 0.5, "late": 0.75}, ["neon/a", "neon/a"])
     assert (row["value"], row["low"], row["high"], row["n"]) == (0.5, 0.5, 0.75, 2)

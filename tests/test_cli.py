@@ -127,3 +127,7 @@ def test_bench_prints_ratios_and_writes_their_record(repo, capsys, monkeypatch):
         kept = json.loads((repo / folder / "toybench.json").read_text())
         assert kept["rows"] == [row]
         assert kept["made_by"]["cpu"]
+    assert main(["bench", "toybench", "--publish", "--machine", "amx"]) == 0
+    beside = repo / "book/results/bench"
+    names = {path.stem: json.loads(path.read_text())["name"] for path in beside.glob("*.json")}
+    assert names == {name: name for name in ("toybench", "toybench-amx")}

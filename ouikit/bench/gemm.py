@@ -10,8 +10,9 @@ The roofline of a shape is the longer of two times: operations at the peak, and 
 the second cache at the bandwidth of reading 16 MiB (or 256 MiB where they are more than 32 MiB).
 
 Peers: torch's MKL and numpy's OpenBLAS for f32; torch's oneDNN for bf16, whose result is rounded to bf16
-where ours is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; `torch._int_mm`
-(oneDNN) for s8; torch's quantised linear layer (oneDNN, packed weights) for u8 results, which are also held
+where ours is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; for 8 bits oneDNN as
+torch calls it: `torch._int_mm` on plain matrices, and on weights that it has packed its quantised linear
+layers, with f32 and u8 results. Where a result of 32 bits would not fit level 2, u8 results are also held
 against our own product without the requantisation. Needs `pip install ./kernels`.
 """
 
@@ -46,7 +47,7 @@ CLASSES: dict[str, tuple[Shape, ...]] = {
     "16 rows": ((16, 4096, 4096),),
 }
 ALL = "all shapes"
-# At least, by class: packed weights, plain matrices. On AMX the peers leave more room.
+# At least, by class: packed weights, plain matrices. On AMX the peers leave more room at 8 bits.
 AMX = dict(
     zip(
         [*CLASSES, ALL],
@@ -55,7 +56,8 @@ AMX = dict(
     )
 )
 OTHERS = dict.fromkeys(AMX, (1.0, 1.0))
-BY_PEER = {"OpenBLAS": 1.15, "MKL s16": 1.1, "our own s32": 1.3}  # whatever the class
+OWN = "our own s32"
+BY_PEER = {"OpenBLAS": 1.15, "MKL s16": 1.1, OWN: 1.3}  # whatever the class
 ROUNDS = 9
 OURS = ("packed", "plain")
 Arms = dict[str, Arm]  # packed and plain are ours
@@ -63,7 +65,7 @@ Times = dict[str, list[float]]  # arm -> seconds of a call, round by round
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
-    """Measure every type and class with one thread and with two, in about six minutes.
+    """Measure every type and class with one thread and with two, in about seven minutes.
 
     Returns rows as `ouikit.bench._timing.ratio_row`; n counts shapes.
     """
@@ -86,12 +88,15 @@ def _of_kind(
 ) -> list[Row]:
     """A row per way (packed weights, plain matrices), peer and class, and one over all shapes."""
     rung = ouigemm.capabilities()["auto"][kind.split()[0]]
-    targets = AMX if rung == "amxint8" else OTHERS
+    targets = {"amxint8": AMX, "amxbf16": dict.fromkeys(AMX, (1.2, 1.0))}.get(rung, OTHERS)
     some = next(iter(times.values()))
     rows = []
     for way in (way for way in OURS if way in some):
         for peer in some.keys() - {*OURS}:
-            for name, shapes in {ALL: tuple(times), **CLASSES}.items():
+            groups = (
+                {ALL: tuple(times), **CLASSES} if peer != OWN else {ALL: tuple(filter(_leaves_l2, times))}
+            )
+            for name, shapes in groups.items():
                 target = BY_PEER.get(peer, targets[name][OURS.index(way)])
                 title = f"{kind}, {way}, against {peer}: {name}, threads: {threads}"
                 found = {shape: times[shape] for shape in shapes}
@@ -100,6 +105,12 @@ def _of_kind(
                     | {"note": _note(rung, found, way, peer, peak, limits), "detail": name != ALL}
                 )
     return rows
+
+
+def _leaves_l2(shape: Shape) -> bool:
+    """Whether sums of 32 bits do not fit the second cache."""
+    m, n, _ = shape
+    return 4 * m * n > ouigemm.capabilities()["caches"]["L2"]
 
 
 def _row(title: str, times: Mapping[Shape, Times], way: str, peer: str, target: float) -> Row:
@@ -177,10 +188,8 @@ def _bandwidth(mib: int) -> float:
 def _roofline(shape: Shape, kind: str, peak: float, bandwidth: Mapping[int, float]) -> float:
     """Seconds that no product of this shape can stay below, by the model of the module's text."""
     m, n, k = shape
-    element, result = {"f32": (4, 4), "bf16": (2, 4), "s16": (2, 4), "s8s8": (1, 4), "u8s8": (1, 1)}[
-        kind.split()[0]
-    ]
-    moved = element * (m * k + k * n) + result * m * n
+    element = {"f32": 4, "bf16": 2, "s16": 2, "s8s8": 1, "u8s8": 1}[kind.split()[0]]
+    moved = element * (m * k + k * n) + (1 if kind.endswith("to u8") else 4) * m * n
     beyond = max(0, moved - ouigemm.capabilities()["caches"]["L2"])
     return max(operations(shape) / peak, beyond / bandwidth[16 if moved <= 2**25 else 256])
 
@@ -233,7 +242,7 @@ def _s8(m: int, n: int, k: int, threads: int) -> Arms:
 
 
 def _u8(m: int, n: int, k: int, threads: int) -> Arms:
-    """u8 · s8 → u8: torch keeps its quantised weights packed, and so there are no plain arms."""
+    """u8 · s8 → u8: oneDNN's quantised layers keep their weights packed, and so there are no plain arms."""
     a, b, c = _integers(m, k, torch.uint8), _integers(k, n, torch.int8), torch.empty(m, n, dtype=torch.uint8)
     step, sums = 2.0**-16 / k**0.5, torch.empty(m, n, dtype=torch.int32)
     weights, epilogue = ouigemm.pack(b), ouigemm.Requantised(scale=step, dtype="uint8")
@@ -245,12 +254,26 @@ def _u8(m: int, n: int, k: int, threads: int) -> Arms:
     return {
         "packed": lambda: ouigemm.gemm(a, weights, out=c, epilogue=epilogue, threads=threads),
         "oneDNN": lambda: torch.ops.quantized.linear(x, theirs, 1.0, 0),
-        "our own s32": lambda: ouigemm.gemm(a, weights, out=sums, threads=threads),
+        OWN: lambda: ouigemm.gemm(a, weights, out=sums, threads=threads),
+    }
+
+
+def _u8_to_f32(m: int, n: int, k: int, threads: int) -> Arms:
+    """u8 · s8 → f32, by the same packed weights."""
+    a, b, c = _integers(m, k, torch.uint8), _integers(k, n, torch.int8), torch.empty(m, n)
+    weights, epilogue = ouigemm.pack(b), ouigemm.Scaled(1.0)
+    theirs = torch.ops.onednn.qlinear_prepack(b.T.contiguous(), [m, k])
+    scale, zero = torch.ones(1), torch.zeros(1, dtype=torch.int64)
+    return {
+        "packed": lambda: ouigemm.gemm(a, weights, out=c, epilogue=epilogue, threads=threads),
+        "oneDNN": lambda: torch.ops.onednn.qlinear_pointwise(
+            a, 1.0, 0, theirs, scale, zero, None, 1.0, 0, torch.float32, "none", [], ""
+        ),
     }
 
 
 KINDS: dict[str, Callable[[int, int, int, int], Arms]] = {
-    "f32": _f32, "bf16": _bf16, "s16": _s16, "s8s8": _s8, "u8s8 to u8": _u8,
+    "f32": _f32, "bf16": _bf16, "s16": _s16, "s8s8": _s8, "u8s8 to f32": _u8_to_f32, "u8s8 to u8": _u8,
 }  # fmt: skip
 
 

@@ -93,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument(
         "--publish", action="store_true", help="copy the record to book/results/, to be committed"
     )
+    add.add_argument(
+        "--machine", metavar="LABEL", help="record it as NAME-LABEL, beside that of another machine"
+    )
     add.set_defaults(do=_bench)
     return parser
 
@@ -245,6 +248,7 @@ def _bench(args: argparse.Namespace) -> int:
         for folder in [runs_folder(root) / "bench", *([root / "book/results/bench"] if args.publish else [])]:
             folder.mkdir(parents=True, exist_ok=True)
             made = record.made_by(root, {}, keys.source_hash(f"import ouikit.bench.{name}")[:16])
-            text = json.dumps(record.finite({"name": name, "rows": rows, "made_by": made}), indent=1)
-            (folder / f"{name}.json").write_text(text + "\n")
+            title = f"{name}-{args.machine}" if args.machine else name
+            text = json.dumps(record.finite({"name": title, "rows": rows, "made_by": made}), indent=1)
+            (folder / f"{title}.json").write_text(text + "\n")
     return 0
