@@ -80,7 +80,7 @@ def rung_number(isa: str) -> int:
     """Index of a rung that can be used here; `auto` is what OUIGEMM_ISA says, if anything."""
     if not isinstance(isa, str):
         raise TypeError(f"isa must be a name of a rung, not {isa!r}; there are: auto, {', '.join(RUNGS)}")
-    forced = os.environ.get("OUIGEMM_ISA", "auto") if isa == "auto" else isa
+    forced = _core.environment("OUIGEMM_ISA") or "auto" if isa == "auto" else isa  # os.environ takes longer
     if forced == "auto":
         return AUTO
     origin = "isa" if isa != "auto" else "the environment variable OUIGEMM_ISA"
@@ -94,7 +94,7 @@ def rung_number(isa: str) -> int:
 
 def default_threads() -> int:
     """OUIGEMM_THREADS, or the CPUs that this process may run on."""
-    text = os.environ.get("OUIGEMM_THREADS")
+    text = _core.environment("OUIGEMM_THREADS")
     if text is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not text.isdecimal() or int(text) < 1:

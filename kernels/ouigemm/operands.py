@@ -57,13 +57,11 @@ def operand(x: Any, name: str) -> Operand:
     return Operand(array, ELEMENTS[dtype], from_torch)
 
 
-def destination(
-    out: Any, shape: tuple[int, int], dtype: np.dtype, inputs: dict[str, np.ndarray]
-) -> np.ndarray:
-    """`out` as an array to be written: of this shape and type, apart from itself and from the inputs."""
+def destination(out: Any, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """`out` as an array to be written: of this shape and type, and apart from itself."""
     plain = _plain(out)
     if plain is not None and plain.dtype == dtype and plain.shape == shape and plain.flags.writeable:
-        return _apart(plain, inputs)
+        return plain
     array, found, _ = _array(out, "out")
     if found != dtype.name or not array.dtype.isnative:
         raise TypeError(f"out must be {dtype.name} {shape}, not {found} {array.shape}")
@@ -75,16 +73,7 @@ def destination(
         raise ValueError(f"out, {found} {shape}, does not lie on whole elements")
     if _repeats_itself(array):
         raise ValueError(f"out, {found} {shape} with strides {array.strides}, overlaps itself")
-    return _apart(array, inputs)
-
-
-def _apart(out: np.ndarray, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    for name, other in inputs.items():
-        if np.may_share_memory(out, other):
-            raise ValueError(
-                f"out, {out.dtype} {out.shape}, lies in the memory of {name}, {other.dtype} {other.shape}"
-            )
-    return out
+    return array
 
 
 def _plain(x: Any) -> np.ndarray | None:

@@ -90,14 +90,13 @@ def gemm(
         raise ValueError(f"a is {left}, b is {right}: {k} columns do not meet {depth} rows")
     output, dtype = _output(kind, epilogue, alpha, beta, n)
 
-    inputs = {"a": left.array} | ({} if plain is None else {"b": plain})
     if out is None:
         if beta != 0:
             raise ValueError(f"beta = {beta} needs an out of {dtype} {(m, n)} to add to")
         c = np.empty((m, n), dtype)
     else:
-        c = destination(out, (m, n), dtype, inputs)
-    _core.gemm(
+        c = destination(out, (m, n), dtype)
+    overlaps = _core.gemm(
         TYPES.index(kind),
         _rung(isa, weights),
         thread_count(threads),
@@ -113,6 +112,9 @@ def gemm(
         epilogue.relu if epilogue else False,
         int(getattr(epilogue, "zero_point", 0)),
     )
+    if overlaps:
+        other = left if overlaps == "a" else right
+        raise ValueError(f"out, {c.dtype} {c.shape}, lies in the memory of {overlaps}, {other}")
     if out is not None:
         return out
     return sys.modules["torch"].from_numpy(c) if left.from_torch else c

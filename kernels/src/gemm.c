@@ -2,6 +2,7 @@
 #include "blocking.h"
 #include "buffer.h"
 #include "ladder.h"
+#include "overlap.h"
 #include "pack.h"
 #include "pool.h"
 #include "product.h"
@@ -47,8 +48,10 @@ static int share_out(product *p)
     p->splits = parts(panels, each);
     const size_t b_bytes = call->n * p->depth * element_bytes(p->kernel->b);
     p->packs_b = !call->packed && (call->m <= p->blocks.mc || b_bytes <= ouigemm_cache_bytes(1));
-    if (p->packs_b)
-        p->blocks.nc = least(p->blocks.nc, WEIGHTS_AT_ONCE * nr);
+    if (p->packs_b) { /* into three quarters of level 2; a panel takes an eighth at most */
+        size_t panel = p->blocks.kc * nr * element_bytes(p->kernel->b);
+        p->blocks.nc = least(p->blocks.nc, least(ouigemm_cache_bytes(2) * 3 / 4 / panel, WEIGHTS_AT_ONCE) * nr);
+    }
     return (int)threads;
 }
 
@@ -75,9 +78,12 @@ ouigemm_status ouigemm_gemm(const ouigemm_call *call)
     p.depth = p.epilogue.alpha == 0 ? 0 : call->k;
     if (call->m == 0 || call->n == 0)
         return OUIGEMM_OK;
+    ouigemm_status status = check_overlap(call);
+    if (status != OUIGEMM_OK)
+        return status;
     struct ouigemm_packed passing;
     if (!p.weights) {
-        ouigemm_status status = weights_plan(&passing, call->type, call->rung, p.depth, call->n);
+        status = weights_plan(&passing, call->type, call->rung, p.depth, call->n);
         if (status != OUIGEMM_OK)
             return status;
         p.weights = &passing;

@@ -1,9 +1,10 @@
-// The C interface for Python. Shapes, types and aliasing are checked by the Python side.
+// The C interface for Python. Shapes and types are checked by the Python side.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <cstdlib>
 #include <new>
 #include <optional>
 #include <stdexcept>
@@ -57,9 +58,11 @@ static ouigemm_epilogue epilogue_of(int output, double alpha, double beta, const
     return epilogue;
 }
 
-static void gemm(int type, int rung, int threads, const Matrix &a, const std::optional<Matrix> &b,
-                 const Packed *packed, Result &c, int output, double alpha, double beta,
-                 const std::optional<Floats> &scale, const std::optional<Floats> &bias, bool relu, int zero_point)
+// Returns "a" or "b", the operand that c overlaps, or None.
+static const char *gemm(int type, int rung, int threads, const Matrix &a, const std::optional<Matrix> &b,
+                        const Packed *packed, Result &c, int output, double alpha, double beta,
+                        const std::optional<Floats> &scale, const std::optional<Floats> &bias, bool relu,
+                        int zero_point)
 {
     ouigemm_call call = {};
     call.type = (ouigemm_type)type;
@@ -78,7 +81,9 @@ static void gemm(int type, int rung, int threads, const Matrix &a, const std::op
     call.c_col = (ptrdiff_t)c.stride(1);
     call.epilogue = epilogue_of(output, alpha, beta, scale, bias, relu, zero_point);
     nb::gil_scoped_release unlocked;
-    raise(ouigemm_gemm(&call));
+    ouigemm_status status = ouigemm_gemm(&call);
+    raise(status);
+    return status == OUIGEMM_C_OVERLAPS_A ? "a" : status == OUIGEMM_C_OVERLAPS_B ? "b" : nullptr;
 }
 
 static void hamming(const nb::ndarray<const uint64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> &bits,
@@ -145,6 +150,7 @@ NB_MODULE(_core, m)
           nb::arg("packed").none(), nb::arg("c"), nb::arg("output"), nb::arg("alpha"), nb::arg("beta"),
           nb::arg("scale").none(), nb::arg("bias").none(), nb::arg("relu"), nb::arg("zero_point"));
     m.def("hamming", &hamming);
+    m.def("environment", [](const char *name) { return name_or_none(std::getenv(name)); });
     m.def("rungs", &rungs);
     m.def("cpu", &cpu);
     m.def("kernel", [](int type, int rung, size_t rows, size_t columns) {

@@ -109,6 +109,14 @@ static void PACK_JOIN(PACK_NAME, _rows)(const pack_source *source, const pack_ta
                                    (PACK_TO *)target->panels + i * pitch, padded);
 }
 
+/* Columns of the strip behind. */
+static inline void PACK_JOIN(PACK_NAME, _fetch)(const PACK_FROM *from, ptrdiff_t step, size_t lanes, size_t steps)
+{
+    for (size_t p = 0; p < steps; p++)
+        for (size_t i = 0; i < lanes; i += LINE / sizeof(PACK_FROM))
+            __builtin_prefetch(from + (ptrdiff_t)p * step + i, 0, 2);
+}
+
 static void PACK_NAME(const pack_source *source, const pack_target *target)
 {
     const size_t step = target->depth_step;
@@ -117,18 +125,22 @@ static void PACK_NAME(const pack_source *source, const pack_target *target)
         PACK_JOIN(PACK_NAME, _rows)(source, target, depth);
         return;
     }
-    /* Consecutive lanes are read in rows that run through all panels, as memory likes it. */
+    /* Consecutive lanes are read in rows that run through all panels, as memory likes it. From beyond level 2
+       the strip behind is fetched meanwhile where they are but pieces of rows: hardware foresees no jumps. */
     const size_t strip = source->lane == 1 ? STRIP : depth;
+    const ptrdiff_t row = source->step * (ptrdiff_t)sizeof(PACK_FROM);
+    const int jumps = (ptrdiff_t)source->lanes < source->step && row * (ptrdiff_t)source->depth >= FAR;
     for (size_t p = 0; p < depth; p += strip) {
         const size_t padded = depth - p < strip ? depth - p : strip;
         const size_t steps = source->depth < p ? 0 : source->depth - p < padded ? source->depth - p : padded;
         for (size_t i = 0; i < source->lanes; i += target->width) {
-            size_t rest = source->lanes - i;
-            PACK_JOIN(PACK_NAME, _panel)(
-                source, target,
-                (const PACK_FROM *)source->data + (ptrdiff_t)i * source->lane + (ptrdiff_t)p * source->step,
-                rest < target->width ? rest : target->width, steps, padded,
-                (PACK_TO *)target->panels + i * depth + p * target->width);
+            const PACK_FROM *from =
+                (const PACK_FROM *)source->data + (ptrdiff_t)i * source->lane + (ptrdiff_t)p * source->step;
+            const size_t lanes = source->lanes - i < target->width ? source->lanes - i : target->width;
+            if (jumps && p + 2 * strip <= source->depth)
+                PACK_JOIN(PACK_NAME, _fetch)(from + (ptrdiff_t)strip * source->step, source->step, lanes, strip);
+            PACK_JOIN(PACK_NAME, _panel)(source, target, from, lanes, steps, padded,
+                                         (PACK_TO *)target->panels + i * depth + p * target->width);
         }
     }
 }

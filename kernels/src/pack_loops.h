@@ -1,10 +1,13 @@
 /* Packing for all pairs of types, compiled once per register width. The including file defines
-   PACK_PANELS, the name of the one function that it gives away. */
+   PACK_PANELS, the name of the one function that it gives away, and may define PACK_BYTES_BY_4 where it has
+   something quicker than bytes_by_4 below. */
 #include "pack.h"
+#include "sizes.h"
 
 #include <string.h>
 
 enum { STRIP = 64 }; /* steps of the depth; whole groups of every kernel */
+enum { FAR = 1 << 20 }; /* bytes of a matrix that is not at hand in level 2 */
 
 #define PACK_NAME copy_4
 #define PACK_FROM uint32_t
@@ -17,6 +20,9 @@ enum { STRIP = 64 }; /* steps of the depth; whole groups of every kernel */
 #define PACK_TO uint16_t
 #define PACK_CONVERT(x) (x)
 #include "pack_as.h"
+
+#ifndef PACK_BYTES_BY_4
+#define PACK_BYTES_BY_4 bytes_by_4
 
 typedef uint8_t bytes_16 __attribute__((vector_size(16)));
 typedef uint16_t pairs_8 __attribute__((vector_size(16)));
@@ -57,8 +63,10 @@ static inline void bytes_by_4(const uint8_t *restrict from, ptrdiff_t step, size
     }
 }
 
+#endif
+
 #define PACK_NAME copy_1
-#define PACK_LANES_BY_4 bytes_by_4
+#define PACK_LANES_BY_4 PACK_BYTES_BY_4
 #define PACK_FROM uint8_t
 #define PACK_TO uint8_t
 #define PACK_CONVERT(x) (x)

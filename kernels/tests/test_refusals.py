@@ -74,11 +74,15 @@ def test_results_that_overlap_themselves():
 def test_results_in_the_memory_of_an_input():
     memory = np.zeros(64, np.float32)
     a, out = memory[:16].reshape(4, 4), memory[8:24].reshape(4, 4)
-    with pytest.raises(ValueError, match=r"out, float32 \(4, 4\), lies in the memory of a, float32 \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"out, float32 \(4, 4\), lies in the memory of a, f32 \(4, 4\)"):
         ouigemm.gemm(a, F32, out)
     with pytest.raises(ValueError, match="lies in the memory of b"):
         ouigemm.gemm(F32, a, out)
-    ouigemm.gemm(a, F32, memory[16:32].reshape(4, 4))
+    with pytest.raises(ValueError, match="lies in the memory of a"):
+        ouigemm.gemm(a[::-1, ::-1], F32, memory[15:31].reshape(4, 4))
+    assert not memory.any()
+    assert ouigemm.gemm(a, F32, memory[16:32].reshape(4, 4)) is not None
+    assert ouigemm.gemm(a[::-1, ::-1], F32, memory[16:32].reshape(4, 4)) is not None
 
 
 def test_numbers_that_do_not_lie_on_elements():

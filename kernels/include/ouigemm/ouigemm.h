@@ -31,7 +31,13 @@ typedef enum ouigemm_output {
     OUIGEMM_U8            /* the same in u8; round is to the nearest, ties to even                */
 } ouigemm_output;
 
-typedef enum ouigemm_status { OUIGEMM_OK, OUIGEMM_NO_MEMORY, OUIGEMM_NOT_AVAILABLE } ouigemm_status;
+typedef enum ouigemm_status {
+    OUIGEMM_OK,
+    OUIGEMM_NO_MEMORY,
+    OUIGEMM_NOT_AVAILABLE,
+    OUIGEMM_C_OVERLAPS_A,  /* nothing has been written */
+    OUIGEMM_C_OVERLAPS_B
+} ouigemm_status;
 
 typedef struct ouigemm_matrix {
     const void *data;
