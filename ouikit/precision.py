@@ -1,18 +1,20 @@
 """One product in several precisions: the same five loops, other micro-kernels (arXiv 2506.11728).
 
-An arm of the ladder is a way to compute C = A·B for 8-bit A and B (or for f32 ones, as the start):
+An arm of the ladder is a way to compute C = A·B for 8-bit A and B (or for wider ones, as the start):
 
 =============  ====================================================================================
 arm            what it does
 =============  ====================================================================================
 f32            f32 matrices, fused multiply-adds: the product without quantisation
+int32          32-bit integers, multiplied and added
 fake           8-bit matrices, converted to f32 in every call, then the same product
+fake int32     8-bit matrices, converted to 32-bit integers in every call
 widened        8-bit matrices, widened to 16 bits by packing; sums of products by pairs
 dot            8-bit matrices, dot products of four pairs
 tiles          8-bit matrices, a matrix engine
 =============  ====================================================================================
 
-The first three use vectors as wide as `dot` does, so that the width is not what is compared. An arm that
+All but `tiles` use vectors as wide as `dot` does, so that the width is not what is compared. An arm that
 this CPU lacks is left out. Needs `pip install ./kernels`.
 """
 
@@ -24,13 +26,16 @@ import ouigemm
 from ouikit.layer_shapes import Shape
 from ouikit.timing import Arm
 
-# Vector length: the rung of f32 and widened products, and that of dot products.
+# Vector length: the rung of dot products comes second.
 _LADDERS = {512: ("avx512", "avx512vnni"), 256: ("avx2", "avxvnni"), 128: ("neon", "neondot")}
-_TYPES = {"f32": "f32", "fake": "f32", "widened": "s8s8", "dot": "s8s8", "tiles": "s8s8"}
+_TYPES = {"f32": "f32", "int32": "s32", "fake": "f32", "fake int32": "s32"} | dict.fromkeys(
+    ("widened", "dot", "tiles"), "s8s8"
+)
 _ELEMENTS = {
     "f32": ("float32", "float32"),
     "bf16": ("bf16", "bf16"),
     "s16": ("int16", "int16"),
+    "s32": ("int32", "int32"),
     "u8s8": ("uint8", "int8"),
     "s8s8": ("int8", "int8"),
 }
@@ -42,7 +47,7 @@ def rungs() -> dict[str, str]:
     present = {name for name, rung in known["rungs"].items() if rung["absent"] is None}
     nothing = known["auto"]["f32"], ""
     plain, dot = next((pair for pair in _LADDERS.values() if present.issuperset(pair)), nothing)
-    wanted = dict.fromkeys(("f32", "fake", "widened"), plain) | {"dot": dot, "tiles": "amxint8"}
+    wanted = dict.fromkeys(_TYPES, plain) | {"dot": dot, "tiles": "amxint8"}
     return {arm: rung for arm, rung in wanted.items() if rung in present}
 
 
@@ -56,9 +61,10 @@ def arms(shape: Shape, seed: int = 0, only: Iterable[str] | None = None) -> dict
 
 
 def _arm(name: str, rung: str, shape: Shape, seed: int) -> Arm:
-    if name == "fake":
-        a, b, c = *_bytes(shape, seed), np.empty(shape[:2], np.float32)
-        return lambda: ouigemm.gemm(a.astype(np.float32), b.astype(np.float32), c, isa=rung, threads=1)
+    if name.startswith("fake"):
+        element = np.dtype(_ELEMENTS[_TYPES[name]][0])
+        a, b, c = *_bytes(shape, seed), np.empty(shape[:2], element)
+        return lambda: ouigemm.gemm(a.astype(element), b.astype(element), c, isa=rung, threads=1)
     return product(_TYPES[name], rung, shape, seed)
 
 
@@ -103,7 +109,7 @@ def bytes_moved(shape: Shape, element: int) -> int:
 def mismatches(rung: str, kind: str, shape: Shape, seed: int) -> int:
     """Elements of an integer product on this rung that differ from NumPy's in 64 bits, wrapped to 32.
 
-    kind: "s8s8", "u8s8" or "s16". A quarter of the numbers are the extreme ones of their type.
+    kind: "s8s8", "u8s8", "s16" or "s32". A quarter of the numbers are the extreme ones of their type.
     """
     m, n, k = shape
     rng = np.random.default_rng(seed)

@@ -28,14 +28,15 @@ def results(monkeypatch):
 def test_every_arm_multiplies_the_same_numbers(monkeypatch):
     a, b = (x.astype(np.int64) for x in precision._bytes(SHAPE, 3))
     for name, x, y, c, isa in results(monkeypatch):
-        kind = "float32" if name in ("f32", "fake") else "int8"
+        wide = {"f32": "float32", "fake": "float32", "int32": "int32", "fake int32": "int32"}
+        kind = wide.get(name, "int8")
         assert (x.dtype, y.dtype, isa) == (kind, kind, precision.rungs()[name])
         np.testing.assert_array_equal(c, a @ b)  # whole numbers below 2^24: exact in f32, too
 
 
 def test_arms_compare_vectors_of_one_length():
     here = precision.rungs()
-    assert here["f32"] == here["fake"] == here["widened"]
+    assert len({here[arm] for arm in ("f32", "int32", "fake", "fake int32", "widened")}) == 1
     if "dot" in here:
         assert (here["f32"], here["dot"]) in precision._LADDERS.values()
 
@@ -50,10 +51,10 @@ def test_without_dot_products_the_best_rung_of_floats_is_left(monkeypatch):
     }
     found = {"rungs": {name: {"absent": why} for name, why in rungs.items()}, "auto": {"f32": "avx2"}}
     monkeypatch.setattr(ouigemm, "capabilities", lambda: found)
-    assert precision.rungs() == dict.fromkeys(("f32", "fake", "widened"), "avx2")
+    assert precision.rungs() == dict.fromkeys(("f32", "int32", "fake", "fake int32", "widened"), "avx2")
 
 
-@pytest.mark.parametrize("kind", ["f32", "bf16", "s16", "u8s8", "s8s8"])
+@pytest.mark.parametrize("kind", ["f32", "bf16", "s16", "s32", "u8s8", "s8s8"])
 def test_products_of_every_type_run_on_the_rung_that_was_named(kind):
     a, b = (x.astype(np.int64) for x in precision._bytes(SHAPE, 0))
     if kind == "u8s8":
@@ -62,7 +63,8 @@ def test_products_of_every_type_run_on_the_rung_that_was_named(kind):
 
 
 def test_a_wrong_product_is_counted(monkeypatch):
-    assert precision.mismatches("portable", "s8s8", SHAPE, seed=0) == 0
+    for kind in ("s8s8", "u8s8", "s16", "s32"):
+        assert precision.mismatches("portable", kind, SHAPE, seed=0) == 0
     real = ouigemm.gemm
     monkeypatch.setattr(
         ouigemm, "gemm", lambda a, b, **how: real(a, b, **how) + np.eye(5, 33, dtype=np.int32)

@@ -7,7 +7,7 @@ from typing import Any
 from ouigemm import _core
 
 AUTO = -1
-TYPES = ("f32", "bf16", "s16", "u8s8", "s8s8")
+TYPES = ("f32", "bf16", "s16", "s32", "u8s8", "s8s8")
 """Types of A and B, in the order of the C interface; the accumulator is f32 or s32."""
 
 RUNGS = tuple(name for name, _, _ in _core.rungs())

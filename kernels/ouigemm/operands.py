@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ELEMENTS = {"float32": "f32", "bfloat16": "bf16", "int16": "s16", "uint8": "u8", "int8": "s8"}
-# By the type itself, because to make its name takes as long as a small product. int32 is a result only.
-_NATIVE = {np.dtype(name): ELEMENTS.get(name, "") for name in ("float32", "int16", "uint8", "int8", "int32")}
+ELEMENTS = {"float32": "f32", "bfloat16": "bf16", "int16": "s16", "int32": "s32", "uint8": "u8", "int8": "s8"}
+# By the type itself, because to make its name takes as long as a small product.
+_NATIVE = {np.dtype(name): element for name, element in ELEMENTS.items() if name != "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Operand(NamedTuple):
 def operand(x: Any, name: str) -> Operand:
     """`x` as an operand. TypeError for what is no such matrix, ValueError for a wrong shape or place."""
     plain = _plain(x)
-    if plain is not None and _NATIVE[plain.dtype]:
+    if plain is not None:
         return Operand(plain, _NATIVE[plain.dtype], plain is not x)
     array, dtype, from_torch = _array(x, name)
     if array.ndim != 2:

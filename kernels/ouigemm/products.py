@@ -12,7 +12,7 @@ from ouigemm.ladder import AUTO, RUNGS, TYPES, rung_number, thread_count
 from ouigemm.operands import Operand, destination, operand
 
 INT32 = np.dtype(np.int32)
-PRODUCTS = {("f32", "f32"): "f32", ("bf16", "bf16"): "bf16", ("s16", "s16"): "s16"} | {
+PRODUCTS = {(same, same): same for same in ("f32", "bf16", "s16", "s32")} | {
     ("u8", "s8"): "u8s8",
     ("s8", "s8"): "s8s8",
 }
@@ -68,7 +68,7 @@ def gemm(
     """C = alpha·A·B + beta·C, or an epilogue of A·B: the matrix product of two matrices.
 
     a, b: numpy arrays or CPU tensors, with any strides, read without a copy; b may be `Weights`. The
-    types are float32 or bfloat16 or int16 twice, or uint8 or int8 with int8. `out` is written and
+    types are float32, bfloat16, int16 or int32 twice, or uint8 or int8 with int8. `out` is written and
     returned; without it a new matrix is, a tensor if `a` is one.
 
     The result is float32 for floats and int32 for integers, or what `epilogue` makes of it (`Scaled`,

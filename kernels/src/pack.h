@@ -25,7 +25,7 @@ typedef struct pack_target {
 
 static inline size_t element_bytes(ouigemm_element element)
 {
-    static const size_t bytes[] = {4, 2, 2, 1, 1};
+    static const size_t bytes[] = {4, 2, 2, 4, 1, 1};
     return bytes[element];
 }
 

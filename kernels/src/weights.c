@@ -21,7 +21,7 @@ struct filling {
 ouigemm_element element_of_a(ouigemm_type type)
 {
     static const ouigemm_element elements[] = {OUIGEMM_E_F32, OUIGEMM_E_BF16, OUIGEMM_E_S16,
-                                               OUIGEMM_E_U8, OUIGEMM_E_S8};
+                                               OUIGEMM_E_S32, OUIGEMM_E_U8, OUIGEMM_E_S8};
     return elements[type];
 }
 

@@ -4,12 +4,12 @@ import numpy as np
 
 import ouigemm
 
-ELEMENTS = {"f32": ("f32", "f32"), "bf16": ("bf16", "bf16"), "s16": ("s16", "s16")} | {
+ELEMENTS = {same: (same, same) for same in ("f32", "bf16", "s16", "s32")} | {
     "u8s8": ("u8", "s8"),
     "s8s8": ("s8", "s8"),
 }
-DTYPES = {"f32": np.float32, "s16": np.int16, "u8": np.uint8, "s8": np.int8}
-INTEGERS = ("s16", "u8s8", "s8s8")
+DTYPES = {"f32": np.float32, "s16": np.int16, "s32": np.int32, "u8": np.uint8, "s8": np.int8}
+INTEGERS = ("s16", "s32", "u8s8", "s8s8")
 
 RUNGS = ouigemm.capabilities()["rungs"]
 PRESENT = [name for name, rung in RUNGS.items() if rung["absent"] is None]
@@ -51,9 +51,23 @@ def wrapped(x):
 
 
 def sums(a, b):
-    """A·B: s32 for integers, whose sums in f64 are exact below 2⁵³; f64 for floats."""
-    product = wide(a) @ wide(b)
-    return product if isinstance(a, ouigemm.BFloat16) or a.dtype == np.float32 else wrapped(product)
+    """A·B: f64 for floats, s32 for integers, whose sums in f64 are exact below 2⁵³.
+
+    Products of s32 are larger: the halves of A, of 16 bits, are multiplied one by one, and those of B.
+    """
+    if isinstance(a, ouigemm.BFloat16) or a.dtype == np.float32:
+        return wide(a) @ wide(b)
+    if a.dtype != np.int32:
+        return wrapped(wide(a) @ wide(b))
+    (high_a, low_a), (high_b, low_b) = ((wide(x >> 16), wide(x & 0xFFFF)) for x in (a, b))
+    middle = (high_a @ low_b + low_a @ high_b).astype(np.int64)
+    return wrapped((low_a @ low_b).astype(np.int64) + (middle << 16))
+
+
+def middle_of_8_bits(kind, k):
+    """A scale that brings random sums of this depth there."""
+    largest = {"f32": 1, "bf16": 1, "s16": 2**30, "s32": 2**62, "u8s8": 2**14, "s8s8": 2**13}[kind]
+    return 40 / min(largest * max(k, 1) ** 0.5, 2**31)
 
 
 def assert_product(got, a, b):

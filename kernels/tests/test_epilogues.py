@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from oracle import INTEGERS, epilogue_result, random_operands, sums
+from oracle import INTEGERS, epilogue_result, middle_of_8_bits, random_operands, sums
 
 import ouigemm
 
@@ -13,7 +13,7 @@ SHAPES = [(1, 1, 1), (7, 33, 20), (50, 100, 65), (30, 70, 3000)]
 
 def epilogues(rng, n, kind, k):
     """One of each sort; the scale brings the sums to the middle of 8 bits."""
-    middle = 40 / ({"s16": 2**30, "u8s8": 2**14, "s8s8": 2**13}[kind] * max(k, 1) ** 0.5)
+    middle = middle_of_8_bits(kind, k)
     per_column = middle * rng.uniform(0.5, 2, n)
     bias = rng.uniform(-30, 30, n)
     for scale, b, relu in itertools.product((middle, per_column), (None, bias), (False, True)):

@@ -13,6 +13,7 @@ from oracle import (
     assert_product,
     bf16,
     epilogue_result,
+    middle_of_8_bits,
     random_matrix,
     sums,
     wrapped,
@@ -51,7 +52,7 @@ def matrix(rng, element, shape):
 
 
 def epilogue(rng, kind, n, k):
-    middle = 40 / ({"s16": 2**30, "u8s8": 2**14, "s8s8": 2**13}.get(kind, 1) * max(k, 1) ** 0.5)
+    middle = middle_of_8_bits(kind, k)
     scale = middle * rng.uniform(0.5, 2, n) if rng.integers(2) and n else middle
     bias = rng.uniform(-30, 30, n) if rng.integers(2) else None
     relu = bool(rng.integers(2))

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from oracle import PRESENT, RUNGS, random_operands, sums
+from oracle import INTEGERS, PRESENT, RUNGS, random_operands, sums
 
 import ouigemm
 from ouigemm import _core
@@ -83,7 +83,7 @@ def test_the_environment_sets_the_threads(monkeypatch):
 
 
 def test_rungs_agree_on_integers(rng):
-    for kind in ("u8s8", "s8s8", "s16"):
+    for kind in INTEGERS:
         a, b = random_operands(rng, kind, 61, 83, 701)
         for name in PRESENT:
             np.testing.assert_array_equal(ouigemm.gemm(a, b, isa=name), sums(a, b))
@@ -136,9 +136,8 @@ def test_block_sizes_fit_the_caches(rung, kind):
     for m, n, k in itertools.product((1, 49, 512, 12544), (1, 64, 4096), (1, 64, 147, 4608)):
         name = ouigemm.kernel_name(kind, m, n, rung)
         mr, nr = tile(name)
-        panel, source = {"f32": (4, 4), "bf16": (2, 2), "s16": (2, 2), "u8s8": (1, 1), "s8s8": (1, 1)}[
-            name.split("/")[1].split("_")[0]
-        ]
+        element = name.split("/")[1].split("_")[0]
+        panel = {"f32": 4, "bf16": 2, "s16": 2, "s32": 4, "u8s8": 1, "s8s8": 1}[element]
         mc, nc, kc = ouigemm.block_sizes(kind, m, n, k, rung)
         deepest_group = 64 // panel
         assert mc % mr == nc % nr == 0
@@ -146,7 +145,7 @@ def test_block_sizes_fit_the_caches(rung, kind):
         assert nc < n + nr
         assert kc < k + deepest_group
         assert kc * nr * panel <= max(caches["L2"] / 8, deepest_group * nr * panel)
-        assert mc * k * source <= max(caches["L2"] / 2, (64 + mr) * k * source)
+        assert mc * k * panel <= max(caches["L2"] / 2, (64 + mr) * k * panel)
         if k > kc:
             assert mc * nc * 4 <= max(caches["L2"] / 4, mc * nr * 4)
 
@@ -161,7 +160,7 @@ def test_the_peak_is_that_of_the_rungs_own_instruction(rung, kind):
         return
     instruction, rate = found
     element, tiles = own.split("/")[1].split("_")[0], own.startswith("amx")
-    lanes = {"f32": 1, "bf16": 2, "s16": 2, "u8s8": 4, "s8s8": 4}[element]
+    lanes = {"f32": 1, "bf16": 2, "s16": 2, "s32": 1, "u8s8": 4, "s8s8": 4}[element]
     if not tiles:
         assert instruction.endswith("zmm" if own.startswith("avx512") else "ymm")
     each = 2 * lanes * (16 * 16 * 16 if tiles else 16 if instruction.endswith("zmm") else 8)

@@ -15,7 +15,7 @@ import ouigemm
 from ouigemm.ladder import TYPES
 
 PAGE, NO_ACCESS = mmap.PAGESIZE, 0
-KINDS = ("f32", "s16", "u8s8", "s8s8")
+KINDS = ("f32", "s16", "s32", "u8s8", "s8s8")
 SHAPES = [(1, 1, 1), (3, 5, 7), (6, 16, 4), (14, 64, 64), (17, 65, 129), (33, 100, 1030)]
 
 

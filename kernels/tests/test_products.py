@@ -64,7 +64,7 @@ def test_extreme_values(rung, kind, rng):
     assert_product(ouigemm.gemm(a, b, isa=rung), a, b)
 
 
-@pytest.mark.parametrize(("kind", "k"), [("s8s8", 131072), ("u8s8", 65794), ("s16", 2)])
+@pytest.mark.parametrize(("kind", "k"), [("s8s8", 131072), ("u8s8", 65794), ("s16", 2), ("s32", 1)])
 def test_sums_beyond_s32_wrap_on_every_rung(rung, kind, k):
     """The policy: integers are exact modulo 2³². These are the smallest depths that overflow."""
     first, second = (np.iinfo(DTYPES[e]) for e in ELEMENTS[kind])

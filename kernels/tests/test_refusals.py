@@ -15,6 +15,7 @@ F32 = np.zeros((4, 4), np.float32)
         (np.int8, np.uint8, "s8 and u8"),
         (np.uint8, np.uint8, "u8 and u8"),
         (np.int16, np.int8, "s16 and s8"),
+        (np.int32, np.int16, "s32 and s16"),
         (np.float32, np.int8, "f32 and s8"),
     ],
 )
@@ -25,7 +26,7 @@ def test_mixed_up_types(a, b, pair):
 
 
 @pytest.mark.parametrize(
-    "dtype", [np.float64, np.float16, np.int32, np.uint16, np.bool_, np.complex64, ">f4"]
+    "dtype", [np.float64, np.float16, np.int64, np.uint32, np.uint16, np.bool_, np.complex64, ">f4"]
 )
 def test_types_without_a_product(dtype):
     with pytest.raises(TypeError, match=r"a is .* \(3, 4\); the types are float32, bfloat16"):

@@ -13,7 +13,7 @@ def torch():
 
 
 def test_tensors_give_a_tensor(torch, rng):
-    for kind in ("f32", "s16", "u8s8", "s8s8"):
+    for kind in ("f32", "s16", "s32", "u8s8", "s8s8"):
         a, b = random_operands(rng, kind, 7, 9, 11)
         got = ouigemm.gemm(torch.from_numpy(a), torch.from_numpy(b))
         assert isinstance(got, torch.Tensor)

@@ -14,10 +14,10 @@ from ouigemm.emulation import TARGETS, build, counter, instructions
 from ouikit.bench._timing import Row
 
 CASES = (  # target, CPU, rung, types
-    ("aarch64", "ARMv8.6", "neon", ("f32", "s16", "s8s8")),
+    ("aarch64", "ARMv8.6", "neon", ("f32", "s32", "s16", "s8s8")),
     ("aarch64", "ARMv8.6", "neondot", ("s8s8", "u8s8")),
     ("aarch64", "ARMv8.6", "neoni8mm", ("s8s8", "u8s8")),
-    ("riscv64", "RVV, 128 bits", "rvv", ("f32", "s16", "s8s8")),
+    ("riscv64", "RVV, 128 bits", "rvv", ("f32", "s32", "s16", "s8s8")),
 )
 # A square, and layers of ResNet-50 with a sixteenth of their pixels (m), so that emulation takes seconds.
 SHAPES = {

@@ -18,6 +18,7 @@ typedef enum ouigemm_type {
     OUIGEMM_F32,
     OUIGEMM_BF16,
     OUIGEMM_S16,
+    OUIGEMM_S32,
     OUIGEMM_U8S8,
     OUIGEMM_S8S8,
     OUIGEMM_TYPES

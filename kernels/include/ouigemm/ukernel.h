@@ -28,6 +28,7 @@ typedef enum ouigemm_element {
     OUIGEMM_E_F32,
     OUIGEMM_E_BF16,
     OUIGEMM_E_S16,
+    OUIGEMM_E_S32,
     OUIGEMM_E_U8,
     OUIGEMM_E_S8
 } ouigemm_element;

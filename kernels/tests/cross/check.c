@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const type_names[] = {"f32", "bf16", "s16", "u8s8", "s8s8"};
-static const size_t bytes_of_a[] = {4, 2, 2, 1, 1};
+static const char *const type_names[] = {"f32", "bf16", "s16", "s32", "u8s8", "s8s8"};
+static const size_t bytes_of_a[] = {4, 2, 2, 4, 1, 1};
 
 static uint32_t state = 1;
 
@@ -36,6 +36,8 @@ static void fill(void *to, size_t count, ouigemm_type type, int is_a)
             memcpy((uint16_t *)to + i, (const char *)&real + 2, 2); /* little-endian: the upper half */
         else if (type == OUIGEMM_S16)
             ((int16_t *)to)[i] = (int16_t)(end == 0 ? INT16_MIN : end == 1 ? INT16_MAX : (int)bits);
+        else if (type == OUIGEMM_S32)
+            ((int32_t *)to)[i] = end == 0 ? INT32_MIN : end == 1 ? INT32_MAX : (int32_t)(bits << 8 ^ random_bits());
         else if (type == OUIGEMM_U8S8 && is_a)
             ((uint8_t *)to)[i] = (uint8_t)(end == 0 ? 0 : end == 1 ? 255 : bits);
         else
@@ -55,6 +57,8 @@ static double value(const void *x, size_t i, ouigemm_type type, int is_a)
     }
     if (type == OUIGEMM_S16)
         return ((const int16_t *)x)[i];
+    if (type == OUIGEMM_S32)
+        return ((const int32_t *)x)[i];
     return type == OUIGEMM_U8S8 && is_a ? ((const uint8_t *)x)[i] : ((const int8_t *)x)[i];
 }
 
@@ -84,7 +88,7 @@ static int agrees(const struct operands *o, const void *c)
                 double y = value(o->b, (size_t)((ptrdiff_t)p * b.row + (ptrdiff_t)j * b.col), o->type, 0);
                 sum += x * y;
                 magnitude += fabs(x * y);
-                wrapped += (uint32_t)(int64_t)(x * y);
+                wrapped += (uint32_t)(int64_t)x * (uint32_t)(int64_t)y;
             }
             size_t at = i * o->n + j;
             if (o->type >= OUIGEMM_S16 ? ((const uint32_t *)c)[at] != wrapped

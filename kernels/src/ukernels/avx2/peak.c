@@ -3,3 +3,5 @@
 STREAM(avx2, f32_f32, "vfmadd231ps ymm", 16, "vfmadd231ps %%ymm14, %%ymm15, %%ymm\\r")
 STREAM(avx2, s16_s32, "vpmaddwd, vpaddd ymm", 32,
        "vpmaddwd %%ymm14, %%ymm15, %%ymm13\n\tvpaddd %%ymm13, %%ymm\\r, %%ymm\\r")
+STREAM(avx2, s32_s32, "vpmulld, vpaddd ymm", 16,
+       "vpmulld %%ymm14, %%ymm15, %%ymm13\n\tvpaddd %%ymm13, %%ymm\\r, %%ymm\\r")

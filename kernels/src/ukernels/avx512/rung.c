@@ -3,10 +3,12 @@
 #include "ouigemm/ukernel.h"
 #include "ukernels/avx512/f32_f32_family.h"
 #include "ukernels/avx512/s16_s32_family.h"
+#include "ukernels/avx512/s32_s32_family.h"
 
 extern ouigemm_pack_panels ouigemm_avx512_pack;
 extern ouigemm_epilogue_store ouigemm_avx512_epilogue;
-extern const ouigemm_stream ouigemm_avx512_f32_f32_stream, ouigemm_avx512_s16_s32_stream;
+extern const ouigemm_stream ouigemm_avx512_f32_f32_stream, ouigemm_avx512_s16_s32_stream,
+    ouigemm_avx512_s32_s32_stream;
 
 const ouigemm_rung ouigemm_rung_avx512 = {
     .name = "avx512",
@@ -15,6 +17,7 @@ const ouigemm_rung ouigemm_rung_avx512 = {
         [OUIGEMM_F32] = f32_f32,
         [OUIGEMM_BF16] = f32_f32,
         [OUIGEMM_S16] = s16_s32,
+        [OUIGEMM_S32] = s32_s32,
         [OUIGEMM_U8S8] = s16_s32,
         [OUIGEMM_S8S8] = s16_s32,
     },
@@ -22,6 +25,7 @@ const ouigemm_rung ouigemm_rung_avx512 = {
         [OUIGEMM_F32] = &ouigemm_avx512_f32_f32_stream,
         [OUIGEMM_BF16] = &ouigemm_avx512_f32_f32_stream,
         [OUIGEMM_S16] = &ouigemm_avx512_s16_s32_stream,
+        [OUIGEMM_S32] = &ouigemm_avx512_s32_s32_stream,
         [OUIGEMM_U8S8] = &ouigemm_avx512_s16_s32_stream,
         [OUIGEMM_S8S8] = &ouigemm_avx512_s16_s32_stream,
     },

@@ -3,6 +3,7 @@
 #include "ouigemm/ukernel.h"
 #include "ukernels/neon/f32_f32_family.h"
 #include "ukernels/neon/s16_s32_family.h"
+#include "ukernels/neon/s32_s32_family.h"
 
 extern ouigemm_hamming_tile ouigemm_neon_hamming_4x4;
 
@@ -13,6 +14,7 @@ const ouigemm_rung ouigemm_rung_neon = {
         [OUIGEMM_F32] = f32_f32,
         [OUIGEMM_BF16] = f32_f32,
         [OUIGEMM_S16] = s16_s32,
+        [OUIGEMM_S32] = s32_s32,
         [OUIGEMM_U8S8] = s16_s32,
         [OUIGEMM_S8S8] = s16_s32,
     },

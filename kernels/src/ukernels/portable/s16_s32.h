@@ -1,20 +1,4 @@
-#include "plain.h"
-
-/* A product fits s32; sums are taken without sign, where overflow is defined. */
-static void run(const ouigemm_tile_call *t)
-{
-    uint32_t sums[MR][NR] = {{0}};
-    const char *a = t->a;
-    const int16_t *b = t->b;
-    for (size_t g = 0; g < t->groups; g++, a += t->a_group, b += NR)
-        for (size_t i = 0; i < MR; i++)
-            for (size_t j = 0; j < NR; j++)
-                sums[i][j] += (uint32_t)(*(const int16_t *)(a + (ptrdiff_t)i * t->a_row) * b[j]);
-    for (size_t i = 0; i < MR; i++) {
-        uint32_t *c = (uint32_t *)((char *)t->c + (ptrdiff_t)i * t->c_row);
-        for (size_t j = 0; j < NR; j++)
-            c[j] = t->accumulate ? c[j] + sums[i][j] : sums[i][j];
-    }
-}
+#define ELEMENT int16_t
+#include "integers.h"
 
 PORTABLE_UKERNEL(s16_s32, OUIGEMM_E_S16)

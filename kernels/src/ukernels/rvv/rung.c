@@ -3,6 +3,7 @@
 #include "ouigemm/ukernel.h"
 #include "ukernels/rvv/f32_f32_family.h"
 #include "ukernels/rvv/s16_s32_family.h"
+#include "ukernels/rvv/s32_s32_family.h"
 
 const ouigemm_rung ouigemm_rung_rvv = {
     .name = "rvv",
@@ -11,6 +12,7 @@ const ouigemm_rung ouigemm_rung_rvv = {
         [OUIGEMM_F32] = f32_f32,
         [OUIGEMM_BF16] = f32_f32,
         [OUIGEMM_S16] = s16_s32,
+        [OUIGEMM_S32] = s32_s32,
         [OUIGEMM_U8S8] = s16_s32,
         [OUIGEMM_S8S8] = s16_s32,
     },
