@@ -39,7 +39,8 @@ Every figure of the book. Each exists for light and for dark pages.
 BENCHMARKS = """# Benchmarks
 
 Measured by `ouikit bench` and kept with the sources. Times depend on the machine that is named below each
-table; ratios were taken in one process.
+table; ratios were taken in one process. MKL keeps its quickest code for Intel's CPUs: on others, a ratio
+against it says little.
 """
 
 
