@@ -99,9 +99,9 @@ static int agrees(const struct operands *o, const void *c)
     return 1;
 }
 
-static void multiply(const struct operands *o, int rung, int packed, void *c)
+static void multiply(const struct operands *o, int rung, int packed, int threads, void *c)
 {
-    ouigemm_call call = {.type = o->type, .rung = rung, .threads = 2, .m = o->m, .n = o->n, .k = o->k, .c = c,
+    ouigemm_call call = {.type = o->type, .rung = rung, .threads = threads, .m = o->m, .n = o->n, .k = o->k, .c = c,
                          .c_row = (ptrdiff_t)o->n, .c_col = 1, .epilogue = {.alpha = 1}};
     ouigemm_packed *weights = NULL;
     strides(o, &call.a, &call.b);
@@ -137,7 +137,7 @@ static int check_type(int rung, ouigemm_type type)
             struct operands o = operands(type, size[0], size[1], size[2], how & 1);
             void *c = malloc(o.m * o.n * 4);
             memset(c, 0xff, o.m * o.n * 4);
-            multiply(&o, rung, how & 2, c);
+            multiply(&o, rung, how & 2, 2, c);
             if (!agrees(&o, c)) {
                 printf("WRONG %s %s %zu x %zu x %zu%s%s\n", ouigemm_rung_name(rung), type_names[type], o.m, o.n, o.k,
                        how & 1 ? " transposed" : "", how & 2 ? " packed" : "");
@@ -193,7 +193,7 @@ int main(int count, char **words)
                                      strtoul(words[4], NULL, 10), strtoul(words[5], NULL, 10), 0);
         void *c = malloc(o.m * o.n * 4);
         int rung = rung_named(words[1]);
-        multiply(&o, rung, 1, c);
+        multiply(&o, rung, 1, 1, c); /* the counter of instructions is not made for two */
         printf("%s\n", ouigemm_kernel_name(o.type, rung, o.m, o.n));
         return !agrees(&o, c);
     }
