@@ -93,9 +93,9 @@ def _of_kind(
     rows = []
     for way in (way for way in OURS if way in some):
         for peer in some.keys() - {*OURS}:
-            groups = (
-                {ALL: tuple(times), **CLASSES} if peer != OWN else {ALL: tuple(filter(_leaves_l2, times))}
-            )
+            groups = {ALL: tuple(times), **CLASSES}
+            if peer == OWN:
+                groups = {ALL: tuple(filter(_leaves_l2, times))}
             for name, shapes in groups.items():
                 target = BY_PEER.get(peer, targets[name][OURS.index(way)])
                 title = f"{kind}, {way}, against {peer}: {name}, threads: {threads}"

@@ -245,10 +245,10 @@ def _bench(args: argparse.Namespace) -> int:
             )
             met = {True: "met", False: "NOT met", None: ""}[row.get("met")]
             print(f"{row['name']:50} {interval:28} {row['unit']:8} {row.get('target') or '':12} {met}")
+        made = record.made_by(root, {}, keys.source_hash(f"import ouikit.bench.{name}")[:16])
+        title = f"{name}-{args.machine}" if args.machine else name
+        text = json.dumps(record.finite({"name": title, "rows": rows, "made_by": made}), indent=1)
         for folder in [runs_folder(root) / "bench", *([root / "book/results/bench"] if args.publish else [])]:
             folder.mkdir(parents=True, exist_ok=True)
-            made = record.made_by(root, {}, keys.source_hash(f"import ouikit.bench.{name}")[:16])
-            title = f"{name}-{args.machine}" if args.machine else name
-            text = json.dumps(record.finite({"name": title, "rows": rows, "made_by": made}), indent=1)
             (folder / f"{title}.json").write_text(text + "\n")
     return 0
