@@ -139,7 +139,7 @@ def fit(
         device: as torch names it.
         augment: from training images in [0, 1], [B, C, H, W], and a CPU generator to such images.
         optimiser: one over the model's parameters with groups of its own, such as those of
-            `ouikit.control.OUIDecay`; its rates follow the recipe. None takes `recipe.optimiser_of(model)`.
+            `ouikit.optim.OUIDecay`; its rates follow the recipe. None takes `recipe.optimiser_of(model)`.
         on_backward: called when the gradients are there, before they are clipped.
         on_batch: called after every optimiser step.
         on_epoch: called after the last step of an epoch and before validation, with the model in training

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ouikit import OUI, balance_oui, pairwise_oui, record_patterns
-from ouikit.augment import policy
 from ouikit.data import load
+from ouikit.data.augment import policy
 from ouikit.nn.models import build
 from ouikit.oui import fixed_pairs
 from ouikit.patterns import flip_rate, hamming_distances

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ouikit import OUI, balance_oui, fixed_pairs, hamming_distances, pairwise_oui, record_patterns
 from ouikit.bench import oui as bench
-from ouikit.bench._timing import enclosing, ratio_row
+from ouikit.bench.rows import enclosing, ratio_row
 
 torch.set_num_threads(1)
 

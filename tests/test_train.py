@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ouikit import data
-from ouikit.augment import policy
+from ouikit.data.augment import policy
 from ouikit.nn.models import build
 from ouikit.train import Recipe, evaluate, fit, long_rows, seed_everything
 

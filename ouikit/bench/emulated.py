@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from ouigemm.emulation import TARGETS, build, counter, instructions
 
-from ouikit.bench._timing import Row
+from ouikit.bench.rows import Row
 
 CASES = (  # target, CPU, rung, types
     ("aarch64", "ARMv8.6", "neon", ("f32", "s32", "s16", "s8s8")),

@@ -33,9 +33,9 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from ouikit.bench._timing import Row
-from ouikit.layer_shapes import BERT_LARGE, RESNET50, VGG16, Shape, operations
-from ouikit.timing import Arm, in_turns, seconds_each
+from ouikit.bench.rows import Row
+from ouikit.bench.timing import Arm, in_turns, seconds_each
+from ouikit.products.layer_shapes import BERT_LARGE, RESNET50, VGG16, Shape, operations
 
 CLASSES: dict[str, tuple[Shape, ...]] = {
     "squares of 256 and 512": ((256, 256, 256), (512, 512, 512)),
@@ -67,7 +67,7 @@ Times = dict[str, list[float]]  # arm -> seconds of a call, round by round
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
     """Measure every type and class with one thread and with two, in about seven minutes.
 
-    Returns rows as `ouikit.bench._timing.ratio_row`; n counts shapes.
+    Returns rows as `ouikit.bench.rows.ratio_row`; n counts shapes.
     """
     say = progress or (lambda part: None)
     rows = []

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ouikit.bench._timing import Row, one_thread, ratio_row, read_bandwidth
-from ouikit.control import OUIDecay, decay_groups, dynamic_layers
+from ouikit.bench.rows import Row, one_thread, ratio_row, read_bandwidth
+from ouikit.bench.timing import in_turns
 from ouikit.nn.models import convnet12, resnet50
-from ouikit.timing import in_turns
+from ouikit.optim import OUIDecay, decay_groups, dynamic_layers
 
 MEMORY = 5
 CLASSES = 10
@@ -25,7 +25,7 @@ CASES = ((convnet12, 64, 32, 200), (convnet12, 256, 32, 80), (resnet50, 64, 64, 
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
-    """Measure every case, in about three minutes. Returns rows as `ouikit.bench._timing.ratio_row`.
+    """Measure every case, in about three minutes. Returns rows as `ouikit.bench.rows.ratio_row`.
 
     progress: called with the name of each part before it starts.
     """

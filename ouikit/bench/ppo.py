@@ -10,10 +10,10 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from ouikit.bench._timing import one_thread, ratio_row
+from ouikit.bench.rows import one_thread, ratio_row
+from ouikit.bench.timing import in_turns
 from ouikit.rl import OUICallback, single_file
 from ouikit.rl.ppo import Settings, model_of
-from ouikit.timing import in_turns
 
 STEPS = 8_192  # whole rollouts in every arm; short, so that the arms of a ratio are close in time
 ROUNDS = 20

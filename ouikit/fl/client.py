@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ouikit.augment import policy
+from ouikit.data.augment import policy
 from ouikit.data.dataset import Dataset, Images
 from ouikit.fl.federation import Federation
 from ouikit.fl.nets import build

@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
-from ouikit.divergence import THRESHOLD, robust_z
 from ouikit.fl.weights import typicality
+from ouikit.signals.divergence import THRESHOLD, robust_z
 
 Row = dict[str, Any]
 
@@ -21,7 +21,7 @@ MEASURES: Mapping[str, Callable[[pd.DataFrame], ArrayLike]] = {
     "oui": lambda replies: 1 - typicality(replies["oui"]),
 }
 """Scores of a round's replies, the larger the more atypical: the three divergences of
-`ouikit.divergence`, the L2 norm of the update, 1 − its cosine with the mean update, and 1 − FedOUI's
+`ouikit.signals.divergence`, the L2 norm of the update, 1 − its cosine with the mean update, and 1 − FedOUI's
 `ouikit.fl.typicality` of the client's own OUI."""
 
 

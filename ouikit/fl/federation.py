@@ -56,7 +56,7 @@ class Federation:
         source_size, source_epochs: training images that the source takes, and passes over them.
         frozen_norm, frozen_pool, frozen_gate: how FedSQ treats batch normalisation, max-pooling and gates, as
             `norm`, `pool` and `gate` of `ouikit.nn.gated.DualCopy`.
-        augment: a name of `ouikit.augment.policy`.
+        augment: a name of `ouikit.data.augment.policy`.
         probe: samples of its own on which a client reads its OUI.
         timeout: seconds in which a round's replies must be there; whoever is later is left out.
         shared_probe: test images on which a monitor reads every client's patterns; the first ones.

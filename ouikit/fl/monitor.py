@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from ouikit.divergence import DIVERGENCES, TEMPERATURE, THRESHOLD, risk_factors, robust_z
 from ouikit.fl.strategies import PairedFedAvg, Reply
 from ouikit.fl.weights import Vector, cosine_to_mean
 from ouikit.patterns import Pattern
 from ouikit.probe import Probe
+from ouikit.signals.divergence import DIVERGENCES, TEMPERATURE, THRESHOLD, risk_factors, robust_z
 
 
 class AtypicalClientMonitor(PairedFedAvg):
@@ -19,7 +19,7 @@ class AtypicalClientMonitor(PairedFedAvg):
     those of the global model that the client was sent: no labels, no other data, nothing that a client
     reports about itself. The scores join `contributions`:
 
-    * pairwise, direct, cells: as in `ouikit.divergence.DIVERGENCES`;
+    * pairwise, direct, cells: as in `ouikit.signals.divergence.DIVERGENCES`;
     * z: `robust_z` of the round's `score`, two-sided;
     * cosine: `cosine_to_mean` of the update, for comparison.
 
@@ -36,7 +36,7 @@ class AtypicalClientMonitor(PairedFedAvg):
         layers: as in `ouikit.record_patterns`.
         score: the divergence by which z and the weights are made.
         risk_aware: whether scores change weights.
-        threshold, temperature: as in `ouikit.divergence.risk_weights`.
+        threshold, temperature: as in `ouikit.signals.divergence.risk_weights`.
         strategy: keywords of the strategy that it extends, `PairedFedAvg` by itself.
 
     Raises ValueError for another score, or as `ouikit.record_patterns` where there is nothing to watch.

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ouikit.control import OUIDecay
+from ouikit.optim import OUIDecay
 from ouikit.oui import OUI
 
 try:
@@ -89,7 +89,7 @@ class OUICallback(Callback):
 
 
 class OUIDecayCallback(Callback):
-    """Steers the optimiser's weight decay by `ouikit.control.OUIDecay`, one step per optimiser step.
+    """Steers the optimiser's weight decay by `ouikit.optim.OUIDecay`, one step per optimiser step.
 
     Build the optimiser in `configure_optimizers` from `decay_groups(self, weight_decay)`. Logs
     "decay_multiplier", the mean over steered layers, at the end of every epoch. `decay` is the running

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ouikit.control import OUIDecay
+from ouikit.optim import OUIDecay
 from ouikit.oui import OUI
 
 try:
@@ -73,7 +73,7 @@ class OUICallback(TrainerCallback, ExportableState):
 
 
 class OUIDecayCallback(TrainerCallback, ExportableState):
-    """Steers the optimiser's weight decay by `ouikit.control.OUIDecay`, one step per optimiser step.
+    """Steers the optimiser's weight decay by `ouikit.optim.OUIDecay`, one step per optimiser step.
 
     Give the Trainer an optimiser made from `decay_groups(model, weight_decay)`; `weight_decay` of the
     TrainingArguments then has no effect. Logs "decay_multiplier", the mean over steered layers, with the

@@ -7,7 +7,8 @@ def mlp(classes: int, in_channels: int) -> nn.Sequential:
     """Linear layers of 256, 128 and `classes` units on 8 × 8 pixels, ReLU between them; 2 gates.
 
     Images [B, in_channels, H, W] of another size are averaged to 8 × 8 first. From index 2 on it is a chain
-    of linear layers and gates alone, which `ouikit.stability` reads. Sizes: inferred for arXiv 2602.08333.
+    of linear layers and gates alone, which `ouikit.signals.flip_bounds` reads. Sizes: inferred for
+    arXiv 2602.08333.
     """
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(8),

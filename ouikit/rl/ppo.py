@@ -162,8 +162,8 @@ def first_update(
 ) -> tuple[nn.Sequential, torch.Tensor, dict[str, torch.Tensor]]:
     """What the first update does to a real actor: (its hidden layers before, states, change of each weight).
 
-    All in float64, as `ouikit.stability` wants them; the states are the frozen probe, `[B, n]`, and the
-    change, after less before, is named as in `named_parameters()`.
+    All in float64, as `ouikit.signals.flip_bounds` wants them; the states are the frozen probe, `[B, n]`,
+    and the change, after less before, is named as in `named_parameters()`.
     """
     model = model_of(settings, seed)
     net = model.policy.mlp_extractor.policy_net

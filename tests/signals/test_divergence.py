@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import rand_score
 from torch import Tensor, nn
 
-from ouikit.divergence import (
+from ouikit.fl.weights import size_weights
+from ouikit.nn.gated import DualCopy
+from ouikit.probe import Probe
+from ouikit.signals.divergence import (
     DIVERGENCES,
     cell_divergence,
     direct_divergence,
@@ -20,9 +23,6 @@ from ouikit.divergence import (
     risk_weights,
     robust_z,
 )
-from ouikit.fl.weights import size_weights
-from ouikit.nn.gated import DualCopy
-from ouikit.probe import Probe
 
 torch.set_num_threads(1)
 

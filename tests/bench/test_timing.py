@@ -2,7 +2,7 @@
 
 import pytest
 
-from ouikit.timing import in_turns, seconds_each
+from ouikit.bench.timing import in_turns, seconds_each
 
 
 class Clock:

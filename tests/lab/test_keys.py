@@ -482,7 +482,7 @@ def test_all_pins_count_where_an_import_is_unclear(locked, reference):
 
 
 def test_repo_root(tmp_path, monkeypatch):
-    assert repo_root(Path(__file__).parent) == Path(__file__).parents[1]
+    assert repo_root(Path(__file__).parent) == Path(__file__).parents[2]
     (tmp_path / "chapters").mkdir()
     with pytest.raises(FileNotFoundError, match="run inside the repository"):
         repo_root(tmp_path / "chapters")

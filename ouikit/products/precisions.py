@@ -18,13 +18,14 @@ All but `tiles` use vectors as wide as `dot` does, so that the width is not what
 this CPU lacks is left out. Needs `pip install ./kernels`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import ouigemm
 
-from ouikit.layer_shapes import Shape
-from ouikit.timing import Arm
+from ouikit.products.layer_shapes import Shape
+
+Arm = Callable[[], object]
 
 # Vector length: the rung of dot products comes second.
 _LADDERS = {512: ("avx512", "avx512vnni"), 256: ("avx2", "avxvnni"), 128: ("neon", "neondot")}

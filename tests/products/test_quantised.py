@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 pytest.importorskip("ouigemm")
-from ouikit.quantised import STAGES, ProductNet, im2row, layers
+from ouikit.products.quantised import STAGES, ProductNet, im2row, layers
 
 
 def net() -> nn.Sequential:

@@ -12,7 +12,9 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
 
 from ouikit import data
-from ouikit.dynamics import (
+from ouikit.nn.models import build
+from ouikit.patterns import record_patterns
+from ouikit.signals.dynamics import (
     SPEED_UPS,
     Dynamics,
     auc,
@@ -24,9 +26,7 @@ from ouikit.dynamics import (
     thinned,
     threshold_time,
 )
-from ouikit.nn.models import build
-from ouikit.patterns import record_patterns
-from ouikit.stability import margins
+from ouikit.signals.flip_bounds import margins
 from ouikit.train import Recipe, fit, seed_everything
 
 CURVES = hnp.arrays(float, st.integers(25, 80), elements=st.floats(0.01, 100))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ouikit import augment
+from ouikit.data import augment
 
 NAMES = ["none", "shift", "cifar", "cifar_autoaugment", "cifar_randaugment", "tiny_imagenet", "imagenet"]
 

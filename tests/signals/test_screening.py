@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouikit import screening
-from ouikit.screening import (
+from ouikit.signals import screening
+from ouikit.signals.screening import (
     Above,
     Between,
     Fitted,

@@ -12,7 +12,7 @@ GOOD = '<html><body><h1 id="top">A</h1><a href="b.html#end">b</a><a href="https:
 
 @pytest.fixture(scope="module")
 def checker() -> ModuleType:
-    path = Path(__file__).parents[1] / "ci" / "check_site.py"
+    path = Path(__file__).parents[2] / "ci" / "check_site.py"
     spec = importlib.util.spec_from_file_location("check_site", path)
     assert spec
     assert spec.loader

@@ -14,9 +14,10 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.logger import configure
 from torch import nn
 
-from ouikit import balance_oui, stability
+from ouikit import balance_oui
 from ouikit.rl import OUICallback, OUIPruner, TrialCallback, callback, ppo, pruner, single_file
 from ouikit.rl.ppo import Settings
+from ouikit.signals import flip_bounds
 
 SMALL = Settings(steps=512, envs=2, rollout=64, epochs=2, hidden=8, probe=32)
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -63,7 +64,7 @@ def test_oui_is_that_of_the_signs_at_the_linear_layers():
         ("actor", model.policy.mlp_extractor.policy_net),
         ("critic", model.policy.mlp_extractor.value_net),
     ):
-        z = {layer: zs > 0 for layer, zs in stability.pre_activations(net, x).items()}
+        z = {layer: zs > 0 for layer, zs in flip_bounds.pre_activations(net, x).items()}
         found[name] = balance_oui(z)
     assert {name: watch.history[-1][name] for name in found} == pytest.approx(found)
     assert len(z) == 1  # the critic has one hidden layer, the actor two
@@ -278,9 +279,9 @@ def test_the_first_update_is_the_difference_of_two_networks():
     for name, after in model.policy.mlp_extractor.policy_net.named_parameters():
         torch.testing.assert_close(net.get_parameter(name) + change[name], after.double())
     assert states.shape == (32, 4)
-    radius = stability.certified_radius(net, states, change)
+    radius = flip_bounds.certified_radius(net, states, change)
     assert (radius > 0).all()
-    assert (stability.flips(net, states, change, 0.99 * radius) == 0).all()
+    assert (flip_bounds.flips(net, states, change, 0.99 * radius) == 0).all()
 
 
 class Fake:

@@ -59,7 +59,9 @@ def layers(model: nn.Sequential) -> list[Product | str]:
         elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size == 1:
             found.append("mean")
         elif not isinstance(module, nn.Flatten):
-            raise ValueError(f"{name}: {module} cannot be run as a product; see ouikit.quantised.layers")
+            raise ValueError(
+                f"{name}: {module} cannot be run as a product; see ouikit.products.quantised.layers"
+            )
     return found
 
 

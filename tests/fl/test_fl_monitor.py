@@ -12,7 +12,6 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from ouikit.data.dataset import Images
-from ouikit.divergence import DIVERGENCES, risk_factors, robust_z
 from ouikit.fl.anomalies import ANOMALIES, altered
 from ouikit.fl.app import identify, simulate
 from ouikit.fl.client import local_update
@@ -24,6 +23,7 @@ from ouikit.fl.steps import FixedSteps, limited
 from ouikit.fl.strategies import FedOUI, PairedFedAvg
 from ouikit.fl.weights import fedoui_weights, size_weights, typicality
 from ouikit.probe import Probe
+from ouikit.signals.divergence import DIVERGENCES, risk_factors, robust_z
 
 SIZES = [30, 60, 20, 40]
 OUIS = [0.2, 0.3, 0.5, 0.25]

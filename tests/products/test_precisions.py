@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ouikit import precision
-from ouikit.layer_shapes import NETWORKS, RESNET50, operations
+from ouikit.products import precisions
+from ouikit.products.layer_shapes import NETWORKS, RESNET50, operations
 
 ouigemm = pytest.importorskip("ouigemm")
 SHAPE = (5, 33, 70)
@@ -20,25 +20,25 @@ def results(monkeypatch):
         return c
 
     monkeypatch.setattr(ouigemm, "gemm", spy)
-    for name, arm in precision.arms(SHAPE, seed=3).items():
+    for name, arm in precisions.arms(SHAPE, seed=3).items():
         arm()
         yield name, *seen["call"]
 
 
 def test_every_arm_multiplies_the_same_numbers(monkeypatch):
-    a, b = (x.astype(np.int64) for x in precision._bytes(SHAPE, 3))
+    a, b = (x.astype(np.int64) for x in precisions._bytes(SHAPE, 3))
     for name, x, y, c, isa in results(monkeypatch):
         wide = {"f32": "float32", "fake": "float32", "int32": "int32", "fake int32": "int32"}
         kind = wide.get(name, "int8")
-        assert (x.dtype, y.dtype, isa) == (kind, kind, precision.rungs()[name])
+        assert (x.dtype, y.dtype, isa) == (kind, kind, precisions.rungs()[name])
         np.testing.assert_array_equal(c, a @ b)  # whole numbers below 2^24: exact in f32, too
 
 
 def test_arms_compare_vectors_of_one_length():
-    here = precision.rungs()
+    here = precisions.rungs()
     assert len({here[arm] for arm in ("f32", "int32", "fake", "fake int32", "widened")}) == 1
     if "dot" in here:
-        assert (here["f32"], here["dot"]) in precision._LADDERS.values()
+        assert (here["f32"], here["dot"]) in precisions._LADDERS.values()
 
 
 def test_without_dot_products_the_best_rung_of_floats_is_left(monkeypatch):
@@ -51,30 +51,30 @@ def test_without_dot_products_the_best_rung_of_floats_is_left(monkeypatch):
     }
     found = {"rungs": {name: {"absent": why} for name, why in rungs.items()}, "auto": {"f32": "avx2"}}
     monkeypatch.setattr(ouigemm, "capabilities", lambda: found)
-    assert precision.rungs() == dict.fromkeys(("f32", "int32", "fake", "fake int32", "widened"), "avx2")
+    assert precisions.rungs() == dict.fromkeys(("f32", "int32", "fake", "fake int32", "widened"), "avx2")
 
 
 @pytest.mark.parametrize("kind", ["f32", "bf16", "s16", "s32", "u8s8", "s8s8"])
 def test_products_of_every_type_run_on_the_rung_that_was_named(kind):
-    a, b = (x.astype(np.int64) for x in precision._bytes(SHAPE, 0))
+    a, b = (x.astype(np.int64) for x in precisions._bytes(SHAPE, 0))
     if kind == "u8s8":
         a = a % 256
-    np.testing.assert_array_equal(precision.product(kind, "portable", SHAPE)(), a @ b)
+    np.testing.assert_array_equal(precisions.product(kind, "portable", SHAPE)(), a @ b)
 
 
 def test_a_wrong_product_is_counted(monkeypatch):
     for kind in ("s8s8", "u8s8", "s16", "s32"):
-        assert precision.mismatches("portable", kind, SHAPE, seed=0) == 0
+        assert precisions.mismatches("portable", kind, SHAPE, seed=0) == 0
     real = ouigemm.gemm
     monkeypatch.setattr(
         ouigemm, "gemm", lambda a, b, **how: real(a, b, **how) + np.eye(5, 33, dtype=np.int32)
     )
-    assert precision.mismatches("portable", "s8s8", SHAPE, seed=0) == 5
+    assert precisions.mismatches("portable", "s8s8", SHAPE, seed=0) == 5
 
 
 def test_extremes_are_tried():
     rng = np.random.default_rng(0)
-    found = precision._with_extremes(rng, (40, 40), "int8")
+    found = precisions._with_extremes(rng, (40, 40), "int8")
     assert found.dtype == np.int8
     assert 0.1 < np.isin(found, [-128, 127]).mean() < 0.4
 
@@ -84,10 +84,10 @@ def test_shapes_and_their_operations():
     assert operations(RESNET50[0]) == 236_027_904
     assert len(set(RESNET50)) == 20
     assert {len(shapes) for shapes in NETWORKS.values()} == {20, 9, 3, 4}
-    assert precision.transposed((1, 2, 3)) == (2, 1, 3)
-    assert precision.bytes_moved((10, 20, 30), 1) == 300 + 600 + 800
-    assert precision.bytes_moved((10, 20, 30), 4) == 1200 + 2400 + 800
+    assert precisions.transposed((1, 2, 3)) == (2, 1, 3)
+    assert precisions.bytes_moved((10, 20, 30), 1) == 300 + 600 + 800
+    assert precisions.bytes_moved((10, 20, 30), 4) == 1200 + 2400 + 800
 
 
 def test_the_peak_of_an_arm_is_relative_to_floats():
-    assert 0.5 < precision.peak_ratio("f32") < 2
+    assert 0.5 < precisions.peak_ratio("f32") < 2

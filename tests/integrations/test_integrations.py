@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from ouikit import balance_oui, pairwise_oui
-from ouikit.control import OUIDecay, decay_groups
+from ouikit.optim import OUIDecay, decay_groups
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ouikit import balance_oui
 from ouikit.bench import ouidecay as bench
-from ouikit.control import (
+from ouikit.nn import models
+from ouikit.optim import (
     OUIDecay,
     adadecay_,
     decay_groups,
@@ -23,7 +24,6 @@ from ouikit.control import (
     permuted_scales,
     reversed_scales,
 )
-from ouikit.nn import models
 
 MAPS = [ouidecay_scales, reversed_scales, permuted_scales]
 readings = st.lists(st.integers(0, 1000).map(lambda k: k / 1000), min_size=1, max_size=9)

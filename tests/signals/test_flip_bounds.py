@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ouikit import balance_oui, flip_rate, record_patterns
-from ouikit import stability as s
+from ouikit.signals import flip_bounds as s
 
 
 def net_of(*widths, gate=nn.ReLU, seed=0):

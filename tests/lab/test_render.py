@@ -16,7 +16,7 @@ from ouikit.lab.book.render import assemble, digest, with_pieces
 from ouikit.lab.book.shelf import Repository, Shelf, complete, read_shelf
 from ouikit.lab.paper import AREAS
 
-BOOK = Path(__file__).parents[1] / "book"
+BOOK = Path(__file__).parents[2] / "book"
 TITLE = "A study of gates"
 PAPER = {
     "paper": {"title": TITLE, "authors": ["Ana Gómez", "Lee Wu"], "year": 2025, "arxiv": "2501.00001"},

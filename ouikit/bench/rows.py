@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ouikit.timing import in_turns
+from ouikit.bench.timing import in_turns
 
 Row = dict[str, Any]
 

@@ -1,0 +1,21 @@
+"""What changes an optimiser's step: weight decay steered by OUI, and its rivals. Imports the face only."""
+
+from ouikit.optim.adadecay import adadecay_
+from ouikit.optim.ouidecay import (
+    OUIDecay,
+    decay_groups,
+    dynamic_layers,
+    ouidecay_scales,
+    permuted_scales,
+    reversed_scales,
+)
+
+__all__ = [
+    "OUIDecay",
+    "adadecay_",
+    "decay_groups",
+    "dynamic_layers",
+    "ouidecay_scales",
+    "permuted_scales",
+    "reversed_scales",
+]
