@@ -113,7 +113,7 @@ def seed_everything(seed: int) -> None:
     """
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    _seed_torch(seed)
 
 
 def fit(
@@ -281,8 +281,19 @@ def _evaluate(model: nn.Module, stream: _Stream) -> tuple[float, float]:
 def _own_randomness(generator: torch.Generator) -> Iterator[None]:
     """Dropout and stochastic depth draw from torch's global generators: seed them, then put them back."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        _seed_torch(int(torch.randint(2**62, (), generator=generator)))
         yield
+
+
+def _seed_torch(seed: int) -> None:
+    """`torch.manual_seed`, which without an accelerator spends up to 2 ms on seeds that nobody will ask for.
+
+    For each absent device it notes the call for later, with a formatted copy of the whole Python stack.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 def _device(name: str) -> torch.device:
