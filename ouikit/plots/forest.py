@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from ouikit.plots.canvas import Ticks, set_ticks
 from ouikit.plots.labels import Names, in_order, text_of
-from ouikit.plots.lines import band
+from ouikit.plots.lines import References, band, references
 from ouikit.plots.panels import panels
-from ouikit.plots.style import colour, colours_of
+from ouikit.plots.style import Colours, colour, colours_of
 
 SPREAD = 0.7  # share of a row's height over which the estimates of the row are spread
 Column = str | Sequence[str]
@@ -28,8 +28,8 @@ def forest(
     hollow: str | None = None,
     titles: Names | None = None,
     names: Names | None = None,
-    colours: Mapping[Any, str] | None = None,
-    reference: float | Sequence[float] | Mapping[Any, float] | None = None,
+    colours: Colours | None = None,
+    reference: References = None,
     shaded: tuple[float, float, str] | None = None,
     paper: Mapping[Any, float] | None = None,
     xticks: Ticks | None = None,
@@ -44,9 +44,9 @@ def forest(
       row that differ in hue stand one below the other, each in its colour. All panels have the same rows;
     - hollow: column of truth values; true ones are rings, and the legend has the column's name for them;
     - titles: of the panels; names: of rows and hues (a mapping, which also gives the order, or a function);
-    - colours: hue to palette name or `#rrggbb`;
+    - colours: hue to palette name or `#rrggbb`, or a sequence for the hues in order;
     - reference: where vertical lines stand: one x, several (the first solid, the others dotted), or a mapping
-      from panel to x;
+      from panel to one of these;
     - shaded: low, high and name of a range of x;
     - paper: row, or (panel, row), to the paper's value, drawn as a diamond;
     - xticks: places of the ticks, or `{place: label}`;
@@ -68,7 +68,7 @@ def forest(
     places = _places(table, rows, hues)
 
     def draw(ax: Axes, level: Any) -> None:
-        _references(ax, reference, level)
+        references(ax, reference, level)
         if shaded:
             band(ax, *shaded, axis="x")
         for one in _rows_of(table, level):
@@ -147,15 +147,6 @@ def _height(table: pd.DataFrame) -> float:
     pairs = set(zip(table["row"], table["hue"], strict=True))
     hues = pd.Series([row for row, _ in pairs], dtype=object).value_counts()
     return 0.85 + sum(max(0.28, 0.19 * int(count)) for count in hues)
-
-
-def _references(ax: Axes, reference: Any, level: Any) -> None:
-    if isinstance(reference, Mapping):
-        reference = reference.get(level)
-    if reference is None:
-        return
-    for number, x in enumerate([reference] if np.isscalar(reference) else reference):
-        ax.axvline(x, color=colour("muted"), linestyle=":" if number else "-", linewidth=1, zorder=1)
 
 
 def _ends(ax: Axes, one: Any) -> list[float]:

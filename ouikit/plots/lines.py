@@ -12,10 +12,13 @@ from matplotlib.figure import Figure
 from ouikit.plots.canvas import Ticks, set_ticks
 from ouikit.plots.labels import Names, in_order, label_ends, text_of
 from ouikit.plots.panels import panels
-from ouikit.plots.style import colour, colours_of, readable
+from ouikit.plots.style import Colours, colour, colours_of, readable
 from ouikit.stats import Estimate, mean_interval
 
 Summary = Callable[[Any], Estimate]
+Shaded = tuple[float, float, str]
+Reference = float | Sequence[float]
+References = Reference | Mapping[Any, Reference] | None
 
 
 def curves(
@@ -27,11 +30,13 @@ def curves(
     panel: str | Sequence[str] | None = None,
     titles: Names | None = None,
     names: Names | None = None,
-    colours: Mapping[Any, str] | None = None,
+    colours: Colours | None = None,
     dashes: Mapping[Any, str] | None = None,
     summary: Summary = mean_interval,
     ends: bool | None = None,
-    shaded: tuple[float, float, str] | None = None,
+    reference: References = None,
+    mark: References = None,
+    shaded: Shaded | Mapping[Any, Shaded] | None = None,
     line: Mapping[str, Any] | None = None,
     xticks: Ticks | None = None,
     each: Callable[[Axes, Any], object] | None = None,
@@ -45,10 +50,13 @@ def curves(
     - hue: one line per level of this column; panel: one panel per level of this column (of several columns:
       per combination; levels are then tuples);
     - titles: of the panels; names: of the lines (a mapping, which also gives the order, or a function);
-    - colours: level of hue to palette name or `#rrggbb`; dashes: level of hue to line style;
+    - colours: level of hue to palette name or `#rrggbb`, or a sequence for the levels in order;
+    - dashes: level of hue to line style;
     - summary: values at one point to their Estimate (`interquartile_mean`, `median_range`, ...);
     - ends: names at the ends of the lines, not in a legend (default: where there is one panel);
-    - shaded: low, high and name of a range of y;
+    - reference: where horizontal lines stand: one y, several (the first solid, the others dotted), or a
+      mapping from panel to one of these; mark: the same for vertical lines, all of them dotted;
+    - shaded: low, high and name of a range of y, or a mapping from panel to one of these;
     - line: keywords of `Axes.plot`;
     - xticks: places of the ticks, or `{place: label}`;
     - each: called with (axis, level) after a panel was drawn, for what is particular to it;
@@ -77,8 +85,10 @@ def curves(
     def draw(ax: Axes, level: Hashable) -> None:
         mean_line(ax, parts[level], x, hue=hue, label=at_ends, **look, **(line or {}))
         ax.set(xlabel="", ylabel="")
-        if shaded:
-            band(ax, *shaded)
+        references(ax, mark, level, axis="x", style=":")
+        references(ax, reference, level, axis="y")
+        if zone := shaded.get(level) if isinstance(shaded, Mapping) else shaded:
+            band(ax, *zone)
         if xticks is not None:
             set_ticks(ax, xticks)
         if each:
@@ -99,7 +109,7 @@ def mean_line(
     *,
     metric: str | Sequence[str] | None = None,
     hue: str | None = None,
-    colours: Mapping[Any, str] | None = None,
+    colours: Colours | None = None,
     names: Names | None = None,
     dashes: Mapping[Any, str] | None = None,
     summary: Summary = mean_interval,
@@ -136,6 +146,21 @@ def mean_line(
     )
     if hue and label:
         label_ends(ax, ends)
+
+
+def references(
+    ax: Axes, at: References, level: Any = None, axis: Literal["x", "y"] = "x", style: str = "-"
+) -> None:
+    """Lines across the axis at these places: the first in this style, the others dotted.
+
+    A mapping gives the places by panel, and panels that it leaves out have none.
+    """
+    places = at.get(level) if isinstance(at, Mapping) else at
+    if places is None:
+        return
+    line = ax.axvline if axis == "x" else ax.axhline
+    for number, place in enumerate(places if isinstance(places, Sequence) else [places]):
+        line(place, color=colour("muted"), linestyle=":" if number else style, linewidth=1, zorder=1)
 
 
 def median_range(values: Any) -> Estimate:

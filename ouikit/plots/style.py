@@ -82,8 +82,13 @@ def colour(name: str) -> str:
     return known[name]
 
 
-def colours_of(levels: Sequence[Any], wanted: Mapping[Any, str] | None = None) -> dict[Any, str]:
-    """One colour per level: the one in `wanted` (palette name or `#rrggbb`), or a default.
+Colours = Mapping[Any, str] | Sequence[str]
+
+
+def colours_of(levels: Sequence[Any], wanted: Colours | None = None) -> dict[Any, str]:
+    """One colour per level: the one in `wanted` (level to palette name or `#rrggbb`), or a default.
+
+    A sequence `wanted` goes to the levels in their order.
 
     Defaults: `sequential` for three numbers or more, else the palette's cycle in the order of the levels.
     """
@@ -91,7 +96,9 @@ def colours_of(levels: Sequence[Any], wanted: Mapping[Any, str] | None = None) -
         default = sequential(levels)
     else:
         default = {level: colour(CYCLE[i % len(CYCLE)]) for i, level in enumerate(levels)}
-    return default | {level: colour(name) for level, name in (wanted or {}).items()}
+    if not isinstance(wanted, Mapping):
+        wanted = dict(zip(levels, wanted or (), strict=False))
+    return default | {level: colour(name) for level, name in wanted.items()}
 
 
 def contrast(one: str, other: str) -> float:

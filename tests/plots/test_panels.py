@@ -122,6 +122,23 @@ def test_looks_ticks_bands_and_a_last_word(rows: pd.DataFrame) -> None:
     assert ax.get_title() == "digits/oui"
 
 
+def test_references_marks_and_bands_by_panel(rows: pd.DataFrame) -> None:
+    figure = plots.curves(
+        rows, "step", metric=["oui", "loss"], panel="metric", hue="arm", colours=("plum", "green"),
+        reference=[0, 1], mark={"loss": 10}, shaded={"oui": (0, 1, "band")},
+    )  # fmt: skip
+    oui, loss = figure.axes
+    across = [
+        [(list(line.get_xdata()), line.get_linestyle()) for line in ax.get_lines()] for ax in figure.axes
+    ]
+    assert [([10, 10], ":") in lines for lines in across] == [False, True]
+    assert [([0, 1], style) in lines for lines in across for style in "-:"] == [True] * 4
+    assert [[text.get_text() for text in ax.texts] for ax in (oui, loss)] == [["band"], []]
+    assert [to_hex(line.get_color()) for line in oui.get_lines()[:2]] == [
+        *map(plots.colour, ("plum", "green"))
+    ]
+
+
 def test_other_summaries(rows: pd.DataFrame) -> None:
     one = rows.query("metric == 'oui' and set == 'faces' and arm == 'plain'")
     at = one.groupby("step")["value"]
