@@ -12,6 +12,7 @@ from typing import Any
 
 from ouikit.lab import keys, notebook
 from ouikit.lab.paper import Paper, read_paper
+from ouikit.lab.parameters import ParameterError, Parameters, resolve
 from ouikit.lab.sweep import executors
 
 
@@ -56,7 +57,7 @@ class Chapter:
         return notebook.code_cells(notebook.read(self.path))
 
     @cached_property
-    def parameters(self) -> dict[str, notebook.Parameter]:
+    def parameters(self) -> Parameters:
         return notebook.parameters(notebook.read(self.path), self.path)
 
     @cached_property
@@ -73,16 +74,14 @@ class Chapter:
         """
         if scale not in self.paper.scales:
             raise UnknownNameError(_unknown("scale", scale, list(self.paper.scales)))
-        return self.place(
-            notebook.resolve(self.parameters, {**self.paper.scales[scale], **(overrides or {})})
-        )
+        return self.place({**self.paper.scales[scale], **(overrides or {})})
 
     def place(self, parameters: Mapping[str, Any]) -> Settings:
         """Which scale these parameters equal; claims bind only there."""
-        resolved = notebook.resolve(self.parameters, parameters)
+        resolved = resolve(self.parameters, parameters)
         apart = {}
         for scale, overrides in self.paper.scales.items():
-            named = notebook.resolve(self.parameters, overrides)
+            named = resolve(self.parameters, overrides)
             apart[scale] = {k: v for k, v in resolved.items() if v != named[k]}
         nearest = min(apart, key=lambda scale: len(apart[scale]))
         return Settings(resolved, "exploratory" if apart[nearest] else nearest, nearest, apart[nearest])
@@ -111,7 +110,7 @@ class Chapter:
         """Raises ParameterError where an engine of Flower is to run a chapter that is not federated."""
         if executors.flower(engine) and not self.federated:
             can = ", ".join(chapter.slug for chapter in chapters(self.root) if chapter.federated)
-            raise notebook.ParameterError(
+            raise ParameterError(
                 f"{self.slug} is not federated; engine {engine!r} runs {can or 'none of these chapters'}"
             )
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
 from ouikit.lab.chapter import Chapter, Settings, UnknownNameError, chapters, runs_folder, slugs
-from ouikit.lab.notebook import ParameterError
+from ouikit.lab.parameters import ParameterError, resolve
 from ouikit.lab.run import Run, RunError, execute, find, publish
 from ouikit.lab.sweep import executors
 
@@ -178,7 +178,7 @@ def _overrides(pairs: Sequence[str], chapter: Chapter) -> dict[str, Any]:
             found[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
             found[name] = value
-    notebook.resolve(chapter.parameters, found)
+    resolve(chapter.parameters, found)
     return found
 
 
@@ -186,7 +186,9 @@ def _parameters(slug: str) -> int:
     chapter = Chapter(slug)
     print(f"{chapter.paper.title}\n\nscales: {', '.join(chapter.paper.scales)}\nparameters (-p NAME=VALUE):")
     for p in chapter.parameters.values():
-        print(f"  {p.name}: {p.kind} = {p.default!r}\n      {p.help}")
+        print(f"  {p}\n      {p.help}")
+        for field in p.record.fields if p.record else ():
+            print(f"        {field}\n            {field.help}")
     print("\noptions: `ouikit run --help`")
     return 0
 

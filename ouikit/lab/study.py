@@ -49,14 +49,19 @@ def begin(slug: str, values: Mapping[str, Any]) -> "Study":
         PermissionError: if the run folder cannot be written, with the way out.
     """
     chapter = Chapter(slug)
-    return Study(chapter, {name: values[name] for name in chapter.parameters if name in values})
+    given = {name: values[name] for name in chapter.parameters if name in values}
+    types = {p.record.name: values[p.record.name] for p in chapter.parameters.values() if p.record}
+    return Study(chapter, given, types)
 
 
 class Study:
     """One run of one chapter, seen from inside its notebook."""
 
-    def __init__(self, chapter: Chapter, parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self, chapter: Chapter, parameters: Mapping[str, Any], types: Mapping[str, type] | None = None
+    ) -> None:
         self.chapter = chapter
+        self._types = types or {}
         self.settings = chapter.place(parameters)
         self.engine = os.environ.get("OUIKIT_ENGINE", "local")
         chapter.check_engine(self.engine)
@@ -72,6 +77,21 @@ class Study:
         self._record: dict[str, Any] = {}
         record.make_folder(self.folder / "figures")
         display(tables.settings(self.settings))
+
+    def records(self, name: str) -> list[Any]:
+        """The values of a parameter `list[Task]` as instances of the notebook's class `Task`.
+
+        The class becomes a frozen dataclass, so that `Task(env="CartPole-v1")` works in the notebook, too;
+        `dataclasses.asdict(task)` is the plain dict that a cell of a sweep takes.
+
+        Raises:
+            KeyError: for a name that is no parameter with records.
+        """
+        parameter = self.chapter.parameters.get(name)
+        if parameter is None or parameter.record is None:
+            raise KeyError(f"{name!r} is no parameter of {self.chapter.slug} that is a list of records")
+        cls = parameter.record.make(self._types[parameter.record.name])
+        return [cls(**value) for value in self.settings.parameters[name]]
 
     def uses(self, data: HasChecksum) -> None:
         """Enter a data set's checksum in the record, and in the keys of the sweeps that follow."""

@@ -8,7 +8,7 @@ from conftest import edit
 from ouikit.lab import begin, notebook, record
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.cli import main
-from ouikit.lab.notebook import ParameterError
+from ouikit.lab.parameters import ParameterError
 from ouikit.lab.sweep import sweep
 from ouikit.lab.sweep.executors import flower
 

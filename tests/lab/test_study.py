@@ -9,7 +9,7 @@ from conftest import edit
 
 from ouikit.lab import VerdictChangedError, notebook, record
 from ouikit.lab.chapter import Chapter
-from ouikit.lab.notebook import ParameterError
+from ouikit.lab.parameters import ParameterError
 
 
 def play(root: Path, **overrides) -> dict:

@@ -4,6 +4,7 @@ Compiled code is described rather than text, because it is there for every funct
 lambda, interactive prompt) and does not change with comments, layout or position.
 """
 
+import dataclasses
 import functools
 import hashlib
 import pickle
@@ -68,6 +69,9 @@ class _Reader:
             return ["set", *sorted((self.describe(item, name) for item in value), key=repr)]
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
             return ["array", value.dtype.str, list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = [self.describe(getattr(value, f.name), name) for f in dataclasses.fields(value)]
+            return ["record", self.describe(type(value), name), *fields]
         if isinstance(value, ModuleType):
             return self._place(value.__name__)
         if isinstance(value, (FunctionType, type)):
