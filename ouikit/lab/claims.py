@@ -24,9 +24,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
-VERDICTS = ("reproduced", "weaker", "inconclusive", "contradicted", "not run")
+Verdict = Literal["reproduced", "weaker", "inconclusive", "contradicted", "not run"]
+VERDICTS: tuple[str, ...] = get_args(Verdict)
 _OPERAND = r"[A-Za-z_][\w.]*|[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _ORDER = re.compile(rf"\s*({_OPERAND})(\s*[<>]\s*({_OPERAND}))+\s*")
 
@@ -77,6 +78,11 @@ class Test:
         if self.predicate != "order":
             return [metric]
         return [x for x in re.findall(_OPERAND, self.against) if not _is_literal(x)]
+
+    def printed(self) -> set[str]:
+        """Metrics that this test cannot be read without: those of an `order` of several."""
+        several = set(self.operands("")) if self.predicate == "order" else set()
+        return several if len(several) > 1 else set()
 
 
 def parse_test(raw: Any, paper: Mapping[str, Any] | None) -> Test:
