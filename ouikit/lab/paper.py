@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -168,28 +168,12 @@ def _paper_schema(schema: dict[str, Any]) -> None:
     schema["required"].remove(_STEM)
 
 
-class Paper(_Section):
-    """What the book knows of a paper without running it."""
-
-    model_config = ConfigDict(json_schema_extra=_paper_schema)
-
+class _Paper(_Section):
     slug: Annotated[str, Field(alias=_STEM)]
     """Name of the chapter's two files."""
     citation: Annotated[Citation, Field(alias="paper")]
     area: Area
     """The part of the book."""
-    order: int = 0
-    """Inside its area: papers are sorted by this number, then by year and slug."""
-    idea: Text
-    """One sentence that says what the paper found."""
-    evidence: Evidence
-    scales: dict[str, dict[str, Any]]
-    """Parameters that differ from the notebook's parameters cell, which is the reduced scale."""
-    claims: Annotated[list[Claim], Field(min_length=1)]
-    names: Annotated[dict[str, Text], Field(validate_default=True)] = {}
-    """Words for every metric that a page would else print as its key: those of an `order` of several."""
-    not_tested: list[Text] = []
-    """What is not tested at any scale, and why."""
 
     @property
     def title(self) -> str:
@@ -206,6 +190,32 @@ class Paper(_Section):
     @property
     def arxiv(self) -> str | None:
         return self.citation.arxiv
+
+
+class Planned(_Paper):
+    """A paper that has no chapter yet."""
+
+    tests: Text
+    """What its chapter will test."""
+
+
+class Paper(_Paper):
+    """What the book knows of a paper without running it."""
+
+    model_config = ConfigDict(json_schema_extra=_paper_schema)
+
+    order: int = 0
+    """Inside its area: papers are sorted by this number, then by year and slug."""
+    idea: Text
+    """One sentence that says what the paper found."""
+    evidence: Evidence
+    scales: dict[str, dict[str, Any]]
+    """Parameters that differ from the notebook's parameters cell, which is the reduced scale."""
+    claims: Annotated[list[Claim], Field(min_length=1)]
+    names: Annotated[dict[str, Text], Field(validate_default=True)] = {}
+    """Words for every metric that a page would else print as its key: those of an `order` of several."""
+    not_tested: list[Text] = []
+    """What is not tested at any scale, and why."""
 
     @property
     def place(self) -> tuple[int, int, int, str]:
@@ -254,12 +264,30 @@ def read_paper(path: Path) -> Paper:
     if not isinstance(raw, dict):
         raise PaperError(f"{path}: the file: must be a mapping; got {raw!r}")
     scales = raw.get("scales")
+    return _validated(Paper, raw, path.stem, str(path), list(scales) if isinstance(scales, dict) else [])
+
+
+def read_planned(path: Path) -> list[Planned]:
+    """Read and validate `book/planned.yml`.
+
+    Raises:
+        PaperError: naming the file, the paper, and each wrong key with its fix.
+    """
+    listed = yaml.load(path.read_text(), Loader=_UniqueKeys)
+    return [_validated(Planned, raw, slug, f"{path}: {slug}", []) for slug, raw in listed.items()]
+
+
+_Form = TypeVar("_Form", Paper, Planned)
+
+
+def _validated(form: type[_Form], raw: dict[str, Any], slug: str, where: str, scales: list[str]) -> _Form:
     try:
-        return Paper.model_validate(
-            raw | {_STEM: path.stem}, context=list(scales) if isinstance(scales, dict) else []
-        )
+        return form.model_validate(raw | {_STEM: slug}, context=scales)
     except ValidationError as error:
-        lines = [f"{path}: {_key(one['loc'], raw)}: {_fix(one, raw)}" for one in error.errors()]
+        lines = [
+            f"{where}: {_key(one['loc'], raw)}: {_fix(one, _allowed(form, one['loc'], scales))}"
+            for one in error.errors()
+        ]
         raise PaperError("\n".join(lines)) from error
 
 
@@ -297,17 +325,17 @@ _EXPECTED = {
 }
 
 
-def _fix(error: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
+def _fix(error: Mapping[str, Any], allowed: list[str]) -> str:
     """What to write instead, of one of pydantic's errors."""
     kind, got = error["type"], error["input"]
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        return f"unknown key; {_nearest(error['loc'][-1], _allowed(error['loc'], raw))}"
+        return f"unknown key; {_nearest(error['loc'][-1], allowed)}"
     if kind == "literal_error":
-        allowed = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        near = get_close_matches(str(got), allowed, n=1)
-        return f"{got!r} is not one of {', '.join(allowed)}" + (f"; {near[0]!r}?" if near else "")
+        words = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        near = get_close_matches(str(got), words, n=1)
+        return f"{got!r} is not one of {', '.join(words)}" + (f"; {near[0]!r}?" if near else "")
     if kind == "too_short":
         return "needs at least one"
     if kind == "value_error":
@@ -316,15 +344,15 @@ def _fix(error: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     return f"must be {_EXPECTED.get(kind, error['msg'])}; got {got!r}{quotes}"
 
 
-def _allowed(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> list[str]:
-    """The keys of the section that an unknown key stands in."""
+def _allowed(form: type[BaseModel], loc: tuple[int | str, ...], scales: Iterable[str]) -> list[str]:
+    """The keys of the section that a key stands in."""
     if len(loc) == 1:
-        return [field.alias or name for name, field in Paper.model_fields.items() if name != "slug"]
+        return [field.alias or name for name, field in form.model_fields.items() if name != "slug"]
     if loc[0] == "paper":
         return list(Citation.model_fields)
     if "paper" in loc:
         return list(Said.__annotations__)
-    return [name for name in Claim.model_fields if name != "at"] + [f"at_{scale}" for scale in raw["scales"]]
+    return [name for name in Claim.model_fields if name != "at"] + [f"at_{scale}" for scale in scales]
 
 
 def _nearest(name: object, allowed: Iterable[str]) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 from ouikit.lab import tables
 from ouikit.lab.book.badges import cost, older, pill, verdict_counts
-from ouikit.lab.book.shelf import Entry, Planned, Published, Shelf
+from ouikit.lab.book.cite import family_name
+from ouikit.lab.book.shelf import Entry, Published, Shelf
 from ouikit.lab.claims import VERDICTS
-from ouikit.lab.paper import AREAS
+from ouikit.lab.paper import AREAS, Planned
 
 MEANING = {
     "reproduced": "the whole interval supports the claim",
@@ -84,7 +85,7 @@ def _card(entry: Entry) -> str:
     paper = entry.paper
     shown = next((one for one in entry.published if one.record["result"]["figures"]), None)
     picture = _images(shown, shown.record["result"]["figures"][0], "", hidden=True) if shown else ""
-    who = f"{paper.authors[0].split()[-1]} {'et al. ' if len(paper.authors) > 1 else ''}{paper.year}"
+    who = f"{family_name(paper.authors[0])} {'et al. ' if len(paper.authors) > 1 else ''}{paper.year}"
     verdicts = verdict_counts(_widest(entry)) or pill("not run yet")
     return (
         f'<div class="ouikit-card ouikit-done" role="listitem">{picture}<p class="ouikit-card-title">'
