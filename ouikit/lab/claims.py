@@ -77,7 +77,7 @@ class Test:
         """Names of the metrics that this test reads."""
         if self.predicate != "order":
             return [metric]
-        return [x for x in re.findall(_OPERAND, self.against) if not _is_literal(x)]
+        return [x for x in re.findall(_OPERAND, self.against) if not is_literal(x)]
 
     def printed(self) -> set[str]:
         """Metrics that this test cannot be read without: those of an `order` of several."""
@@ -181,7 +181,8 @@ PREDICATES: dict[str, Callable[[Any, Mapping[str, Measured], Mapping[str, Any]],
 }
 
 
-def _is_literal(operand: str) -> bool:
+def is_literal(operand: str) -> bool:
+    """Whether an operand of an `order` is a number, not a metric."""
     return operand[0] in "+-0123456789"
 
 

@@ -273,9 +273,37 @@ def test_a_caption_has_words_where_the_figure_has_a_formula() -> None:
     assert "<figcaption>convnet12, λ₀ = 1.0 &amp; Δ w of $5<" in shown.html
 
 
-def test_long_names_break_at_their_marks_and_numbers_do_not() -> None:
-    named = {**CLAIM, "predicate": "order", "against": "critic_best.cartpole > 0.1"}
-    assert "critic_<wbr>best.<wbr>cartpole &gt; 0.1" in tables.claims([named], "reduced").html
+@pytest.mark.parametrize(
+    ("against", "words"),
+    [
+        ("a.low > 0.9", "interval above 0.9"),
+        ("0.9 < a.low", "interval above 0.9"),
+        ("a < -0.05", "interval below −0.05"),
+        ("golden.error < 5.0e-8", "interval below 5e−08"),
+        ("0.25 < a < 0.5", "interval above 0.25 and below 0.5"),
+        ("0 > a", "interval below 0"),
+        ("a_start>b.best > 0.1", "its start > its best > 0.1"),
+        ("b.best > 0 < other", "its best > 0 < other"),
+    ],
+)
+def test_an_order_reads_as_words(against: str, words: str) -> None:
+    names = {"a_start": "its start", "b.best": "its best"}
+    assert tables.in_words("order", against, names) == words
+
+
+def test_no_page_prints_the_key_of_a_metric(root: Path) -> None:
+    names = {"rise": "the rise of gates", "fall.of_all": "their fall"}
+    test = {"order": "rise > fall.of_all", "why": "x"}
+    claim = PAPER["claims"][0] | {"at_reduced": test}
+    add_chapter(root, "gates", PAPER | {"claims": [claim], "names": names})
+    judged = {**CLAIM, "predicate": "order", "against": test["order"]}
+    write_run(root / "book" / "results" / "gates" / "extended", changed(result={"claims": [judged]}))
+    shelf = shelf_of(root, changed(result={"claims": [judged]}))
+    text = pages.results(shelf)
+    assert text.count("the rise of gates &gt; their fall") == 2
+    assert "the rise of gates &gt; their fall" in pages.beside(shelf.entries[0])
+    assert "fall.of_all" not in text + pages.status(shelf) + pages.gallery(shelf)
+    assert f"## {TITLE}, reduced scale" in pages.status(shelf)
 
 
 def test_claims_that_a_scale_does_not_test_are_folded_away() -> None:
