@@ -121,6 +121,11 @@ def results(shelf: Shelf) -> str:
     return text
 
 
+def _heading(scale: str) -> str:
+    """`Paper imagenet scale` of `paper_imagenet`."""
+    return f"{scale.replace('_', ' ').capitalize()} scale"
+
+
 def _record_claims(one: Published, entry: Entry) -> str:
     """A record's claims below a heading with scale and date."""
     made = f"{one.date} · {cost(one.record['result'])} · {one.record['made_by']['cpu']}"
