@@ -24,9 +24,10 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
-VERDICTS = ("reproduced", "weaker", "inconclusive", "contradicted", "not run")
+Verdict = Literal["reproduced", "weaker", "inconclusive", "contradicted", "not run"]
+VERDICTS: tuple[str, ...] = get_args(Verdict)
 _OPERAND = r"[A-Za-z_][\w.]*|[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
 _ORDER = re.compile(rf"\s*({_OPERAND})(\s*[<>]\s*({_OPERAND}))+\s*")
 
@@ -76,7 +77,12 @@ class Test:
         """Names of the metrics that this test reads."""
         if self.predicate != "order":
             return [metric]
-        return [x for x in re.findall(_OPERAND, self.against) if not _is_literal(x)]
+        return [x for x in re.findall(_OPERAND, self.against) if not is_literal(x)]
+
+    def printed(self) -> set[str]:
+        """Metrics that this test cannot be read without: those of an `order` of several."""
+        several = set(self.operands("")) if self.predicate == "order" else set()
+        return several if len(several) > 1 else set()
 
 
 def parse_test(raw: Any, paper: Mapping[str, Any] | None) -> Test:
@@ -175,7 +181,8 @@ PREDICATES: dict[str, Callable[[Any, Mapping[str, Measured], Mapping[str, Any]],
 }
 
 
-def _is_literal(operand: str) -> bool:
+def is_literal(operand: str) -> bool:
+    """Whether an operand of an `order` is a number, not a metric."""
     return operand[0] in "+-0123456789"
 
 

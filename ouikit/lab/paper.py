@@ -1,74 +1,294 @@
-"""`chapters/<slug>.yaml`: the paper, its scales and its claims, validated."""
+"""`chapters/<slug>.yaml`: the paper, its scales and its claims, validated.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+The models below are also the source of `chapter.schema.json`, by which editors complete and check the files.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import TypedDict
 
-from ouikit.lab.claims import VERDICTS, Test, parse_test
+from ouikit.lab.claims import PREDICATES, Test, Verdict, parse_test
 
-EVIDENCE = ("measured", "simulated", "analytic")
-AREAS = (
+Evidence = Literal["measured", "simulated", "analytic"]
+Area = Literal[
     "activation patterns",
     "structure and quantity",
     "federated learning",
     "optimisers and initialisation",
     "matrix multiplication",
     "malleability and video",
-)
-_PAPER_KEYS = {"title": str, "authors": list, "year": int}
-_CLAIM_KEYS = {"id", "says", "where", "metric", "paper", "status", "note"}
+]
+AREAS: tuple[str, ...] = get_args(Area)  # in the order of the book's parts
+_STEM = "the file's stem"  # stands for the slug beside the keys of a file
+SCHEMA = Path(__file__).with_name("chapter.schema.json")
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class PaperError(ValueError):
-    """A chapter's YAML is wrong; the message names the file, the key and the fix."""
+    """A chapter's YAML is wrong; the message names the file, each wrong key and its fix."""
 
 
-@dataclass(frozen=True)
-class Claim:
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Citation(_Section):
+    """The paper, as it is cited."""
+
+    title: Text
+    authors: Annotated[list[Text], Field(min_length=1)]
+    """`Given Family`, or `Family, Given`; the last may be `and three others`."""
+    year: int
+    arxiv: Text | None = None
+    """The identifier, in quotes: YAML would read it as a number."""
+    venue: Text | None = None
+    """The journal or the proceedings, with volume and pages."""
+    doi: Text | None = None
+
+
+class Said(TypedDict, total=False):
+    """What the paper says on a claim: a number that a tolerance or a ratio is measured from, or words."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # type: ignore[misc]
+    value: int | float
+    text: Text
+
+
+def _read_test(raw: Any, info: ValidationInfo) -> Test:
+    """One test of a claim; `info.data` holds the fields that stand before it in `Claim`."""
+    test = parse_test(raw, info.data.get("paper"))
+    metric = info.data.get("metric")
+    if metric not in test.operands(str(metric)):
+        raise ValueError(f"the order does not name the metric {metric!r}")
+    return test
+
+
+_TEST_SCHEMA = {
+    "type": "object",
+    "description": "One predicate, and why this tolerance.",
+    "properties": {name: {} for name in PREDICATES} | {"why": {"type": "string", "minLength": 1}},
+    "required": ["why"],
+    "minProperties": 2,
+    "maxProperties": 2,
+    "additionalProperties": False,
+}
+
+
+def _claim_schema(schema: dict[str, Any]) -> None:
+    """In the file a claim has one key for each scale, and `status` may be one word."""
+    schema["patternProperties"] = {"^at_": schema["properties"].pop("at")["additionalProperties"]}
+    schema["required"].remove("at")
+    status = schema["properties"]["status"]
+    word = status.pop("additionalProperties")
+    status.pop("type")
+    status["anyOf"] = [word, {"type": "object", "additionalProperties": word}]
+
+
+class Claim(_Section):
     """One claim of a paper, with the test that each scale puts it to."""
 
-    id: str
-    says: str
-    where: str
-    metric: str
-    paper: dict[str, Any] | None
-    at: dict[str, Test]
-    status: dict[str, str]
-    note: str | None
+    model_config = ConfigDict(json_schema_extra=_claim_schema)
+
+    id: Text
+    """Unique in the file."""
+    says: Text
+    """The claim in one sentence, with the size that is tested in it."""
+    where: Text
+    """Where the paper says so: abstract, Table 2, Figure 3 …; or `ours`."""
+    metric: Text
+    """A name that the notebook reports."""
+    paper: Said | None = None
+    """What the paper says: {value: 0.71}, or {text: falls}."""
+    at: dict[str, Annotated[Test, BeforeValidator(_read_test), WithJsonSchema(_TEST_SCHEMA)]]
+    """The tests by scale; in the file `at_reduced`, `at_extended`, …"""
+    status: dict[str, Verdict] = {}
+    """The registered verdict of each scale; one word holds for every tested scale."""
+    note: Annotated[Text | None, Field(validate_default=True)] = None
+    """What was seen instead; required beside a registered `contradicted`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_tests(cls, raw: Any, info: ValidationInfo) -> Any:
+        """`at_<scale>` of the file's scales become `at`; any other unknown key stays, and is refused."""
+        if not isinstance(raw, dict):
+            return raw
+        tests = {scale: raw[f"at_{scale}"] for scale in info.context or () if f"at_{scale}" in raw}
+        rest = {key: value for key, value in raw.items() if key not in {f"at_{scale}" for scale in tests}}
+        if rest.get("status", {}) is None:
+            del rest["status"]
+        elif not isinstance(rest.get("status", {}), dict):
+            rest["status"] = dict.fromkeys(tests, rest["status"])
+        return rest | {"at": tests}
+
+    @field_validator("at")
+    @classmethod
+    def _tested_somewhere(cls, at: dict[str, Test], info: ValidationInfo) -> dict[str, Test]:
+        if not at:
+            keys = ", ".join(f"at_{scale}" for scale in info.context or ())
+            raise ValueError(f"needs a test at one scale at least: {keys}")
+        return at
+
+    @field_validator("status")
+    @classmethod
+    def _registered_where_tested(cls, status: dict[str, Verdict], info: ValidationInfo) -> dict[str, Verdict]:
+        for scale in status:
+            if scale not in info.data.get("at", status):
+                raise ValueError(f"{scale!r}: {_nearest(scale, info.data['at'])}")
+        return status
+
+    @field_validator("note")
+    @classmethod
+    def _explained(cls, note: str | None, info: ValidationInfo) -> str | None:
+        if "contradicted" in info.data.get("status", {}).values() and not note:
+            raise ValueError("a registered 'contradicted' needs a note that says what was seen")
+        return note
 
 
-@dataclass(frozen=True)
-class Paper:
+def _paper_schema(schema: dict[str, Any]) -> None:
+    """The slug is no key of the file."""
+    del schema["properties"][_STEM]
+    schema["required"].remove(_STEM)
+
+
+class _Paper(_Section):
+    slug: Annotated[str, Field(alias=_STEM)]
+    """Name of the chapter's two files."""
+    citation: Annotated[Citation, Field(alias="paper")]
+    area: Area
+    """The part of the book."""
+
+    @property
+    def title(self) -> str:
+        return self.citation.title
+
+    @property
+    def authors(self) -> list[str]:
+        return self.citation.authors
+
+    @property
+    def year(self) -> int:
+        return self.citation.year
+
+    @property
+    def arxiv(self) -> str | None:
+        return self.citation.arxiv
+
+
+class Planned(_Paper):
+    """A paper that has no chapter yet."""
+
+    tests: Text
+    """What its chapter will test."""
+
+
+class Paper(_Paper):
     """What the book knows of a paper without running it."""
 
-    slug: str
-    title: str
-    authors: list[str]
-    year: int
-    arxiv: str | None
-    area: str
-    idea: str
-    evidence: str
+    model_config = ConfigDict(json_schema_extra=_paper_schema)
+
+    order: int = 0
+    """Inside its area: papers are sorted by this number, then by year and slug."""
+    idea: Text
+    """One sentence that says what the paper found."""
+    evidence: Evidence
     scales: dict[str, dict[str, Any]]
-    claims: list[Claim]
-    not_tested: list[str] = field(default_factory=list)
+    """Parameters that differ from the notebook's parameters cell, which is the reduced scale."""
+    claims: Annotated[list[Claim], Field(min_length=1)]
+    names: Annotated[dict[str, Text], Field(validate_default=True)] = {}
+    """Words for every metric that a page would else print as its key: those of an `order` of several."""
+    not_tested: list[Text] = []
+    """What is not tested at any scale, and why."""
+
+    @property
+    def place(self) -> tuple[int, int, int, str]:
+        """Sorts papers as the book lists them."""
+        return AREAS.index(self.area), self.order, self.year, self.slug
+
+    @field_validator("scales")
+    @classmethod
+    def _reduced_first(cls, scales: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if next(iter(scales), None) != "reduced" or scales["reduced"]:
+            raise ValueError("'reduced' must come first and be {}: the parameters cell is the reduced scale")
+        return scales
+
+    @field_validator("claims")
+    @classmethod
+    def _unique(cls, claims: list[Claim]) -> list[Claim]:
+        ids = [claim.id for claim in claims]
+        for name in ids:
+            if ids.count(name) > 1:
+                raise ValueError(f"two claims have the id {name!r}")
+        return claims
+
+    @field_validator("names")
+    @classmethod
+    def _named(cls, names: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        claims = info.data.get("claims", [])
+        printed = {name for claim in claims for test in claim.at.values() for name in test.printed()}
+        if missing := sorted(printed - names.keys()):
+            raise ValueError(f"add words for {', '.join(missing)}: a page prints them")
+        for name in names if claims else ():
+            if name not in printed:
+                raise ValueError(f"{name!r} is printed nowhere: {_nearest(name, printed)}")
+        return names
 
 
 def read_paper(path: Path) -> Paper:
     """Read and validate one chapter's YAML.
 
     Raises:
-        PaperError: naming the file, the key and the fix.
+        PaperError: naming the file, and each wrong key with its fix.
     """
     try:
         raw = yaml.load(path.read_text(), Loader=_UniqueKeys)
     except yaml.YAMLError as error:
         raise PaperError(f"{path}: not valid YAML: {error}") from error
-    return _Reader(path, raw).paper()
+    if not isinstance(raw, dict):
+        raise PaperError(f"{path}: the file: must be a mapping; got {raw!r}")
+    scales = raw.get("scales")
+    return _validated(Paper, raw, path.stem, str(path), list(scales) if isinstance(scales, dict) else [])
+
+
+def read_planned(path: Path) -> list[Planned]:
+    """Read and validate `book/planned.yml`.
+
+    Raises:
+        PaperError: naming the file, the paper, and each wrong key with its fix.
+    """
+    listed = yaml.load(path.read_text(), Loader=_UniqueKeys)
+    return [_validated(Planned, raw, slug, f"{path}: {slug}", []) for slug, raw in listed.items()]
+
+
+_Form = TypeVar("_Form", Paper, Planned)
+
+
+def _validated(form: type[_Form], raw: dict[str, Any], slug: str, where: str, scales: list[str]) -> _Form:
+    try:
+        return form.model_validate(raw | {_STEM: slug}, context=scales)
+    except ValidationError as error:
+        lines = [
+            f"{where}: {_key(one['loc'], raw)}: {_fix(one, _allowed(form, one['loc'], scales))}"
+            for one in error.errors()
+        ]
+        raise PaperError("\n".join(lines)) from error
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -84,124 +304,67 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-class _Reader:
-    """Walks the mapping; every complaint carries the file and the key."""
+def _key(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:
+    """`claims.band.at_reduced` of `("claims", 0, "at", "reduced")`: as the file says it."""
+    parts = list(loc)
+    if parts[0] == "claims" and len(parts) > 1:
+        claim = raw["claims"][parts[1]]
+        parts[1] = claim.get("id", parts[1]) if isinstance(claim, dict) else parts[1]
+        if parts[2:3] == ["at"]:
+            parts[2:4] = [f"at_{parts[3]}"] if len(parts) > 3 else []
+    return ".".join(map(str, parts))
 
-    def __init__(self, path: Path, raw: Any) -> None:
-        self.path = path
-        self.raw = self.mapping(raw, "the file")
 
-    def fail(self, key: str, fix: str) -> NoReturn:
-        raise PaperError(f"{self.path}: {key}: {fix}")
+_EXPECTED = {
+    "string_type": "a sentence",
+    "string_too_short": "a sentence",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+}
 
-    def mapping(self, value: Any, key: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self.fail(key, f"must be a mapping; got {value!r}")
-        return value
 
-    def known(self, value: Mapping[str, Any], allowed: set[str], key: str) -> None:
-        for name in value:
-            if name not in allowed:
-                near = get_close_matches(str(name), allowed, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(sorted(allowed))}"
-                self.fail(f"{key}.{name}", f"unknown key; {hint}")
+def _fix(error: Mapping[str, Any], allowed: list[str]) -> str:
+    """What to write instead, of one of pydantic's errors."""
+    kind, got = error["type"], error["input"]
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return f"unknown key; {_nearest(error['loc'][-1], allowed)}"
+    if kind == "literal_error":
+        words = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        near = get_close_matches(str(got), words, n=1)
+        return f"{got!r} is not one of {', '.join(words)}" + (f"; {near[0]!r}?" if near else "")
+    if kind == "too_short":
+        return "needs at least one"
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    quotes = "; put it in quotes" if kind == "string_type" and isinstance(got, int | float) else ""
+    return f"must be {_EXPECTED.get(kind, error['msg'])}; got {got!r}{quotes}"
 
-    def listed(self, key: str) -> list[Any]:
-        value = self.raw.get(key) or []
-        if not isinstance(value, list):
-            self.fail(key, f"must be a list; got {value!r}")
-        return value
 
-    def text(self, value: Any, key: str) -> str:
-        if not isinstance(value, str) or not value.strip():
-            self.fail(key, f"must be a sentence; got {value!r}")
-        return value.strip()
+def _allowed(form: type[BaseModel], loc: tuple[int | str, ...], scales: Iterable[str]) -> list[str]:
+    """The keys of the section that a key stands in."""
+    if len(loc) == 1:
+        return [field.alias or name for name, field in form.model_fields.items() if name != "slug"]
+    if loc[0] == "paper":
+        return list(Citation.model_fields)
+    if "paper" in loc:
+        return list(Said.__annotations__)
+    return [name for name in Claim.model_fields if name != "at"] + [f"at_{scale}" for scale in scales]
 
-    def choice(self, value: Any, allowed: tuple[str, ...], key: str) -> str:
-        if value not in allowed:
-            near = get_close_matches(str(value), allowed, n=1)
-            self.fail(
-                key, f"{value!r} is not one of {', '.join(allowed)}" + (f"; {near[0]!r}?" if near else "")
-            )
-        return value
 
-    def paper(self) -> Paper:
-        top = {"paper", "area", "idea", "evidence", "scales", "claims", "not_tested"}
-        self.known(self.raw, top, "top level")
-        head = self.mapping(self.raw.get("paper"), "paper")
-        self.known(head, {*_PAPER_KEYS, "arxiv"}, "paper")
-        for key, kind in _PAPER_KEYS.items():
-            if not isinstance(head.get(key), kind):
-                self.fail(f"paper.{key}", f"must be {kind.__name__}; got {head.get(key)!r}")
-        scales = self.scales()
-        return Paper(
-            slug=self.path.stem,
-            title=self.text(head["title"], "paper.title"),
-            authors=[self.text(author, "paper.authors") for author in head["authors"]],
-            year=head["year"],
-            arxiv=None if head.get("arxiv") is None else str(head["arxiv"]),
-            area=self.choice(self.raw.get("area"), AREAS, "area"),
-            idea=self.text(self.raw.get("idea"), "idea"),
-            evidence=self.choice(self.raw.get("evidence"), EVIDENCE, "evidence"),
-            scales=scales,
-            claims=self.claims(scales),
-            not_tested=[self.text(x, "not_tested") for x in self.listed("not_tested")],
-        )
+def _nearest(name: object, allowed: Iterable[str]) -> str:
+    near = get_close_matches(str(name), allowed, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(sorted(allowed)) or 'nothing'}"
 
-    def scales(self) -> dict[str, dict[str, Any]]:
-        scales = self.mapping(self.raw.get("scales"), "scales")
-        if next(iter(scales), None) != "reduced" or scales["reduced"]:
-            self.fail("scales.reduced", "must come first and be {}: the parameters cell is the reduced scale")
-        return {name: self.mapping(value, f"scales.{name}") for name, value in scales.items()}
 
-    def claims(self, scales: Mapping[str, Any]) -> list[Claim]:
-        raw = self.raw.get("claims")
-        if not isinstance(raw, list) or not raw:
-            self.fail("claims", "must be a list with at least one claim")
-        claims = [self.claim(self.mapping(c, f"claims[{i}]"), scales) for i, c in enumerate(raw)]
-        for claim in claims:
-            if sum(c.id == claim.id for c in claims) > 1:
-                self.fail(f"claims.{claim.id}", "two claims have this id")
-        return claims
+def schema() -> str:
+    """The text of `chapter.schema.json`: the form of a chapter's YAML as a JSON schema, for editors."""
+    form = Paper.model_json_schema()
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **form}, indent=1) + "\n"
 
-    def claim(self, raw: dict[str, Any], scales: Mapping[str, Any]) -> Claim:
-        key = f"claims.{raw.get('id', '?')}"
-        self.known(raw, _CLAIM_KEYS | {f"at_{s}" for s in scales}, key)
-        source = raw.get("paper")
-        if source is not None:
-            self.known(self.mapping(source, f"{key}.paper"), {"value", "text"}, f"{key}.paper")
-        tests = {}
-        for scale in scales:
-            if f"at_{scale}" in raw:
-                try:
-                    tests[scale] = parse_test(raw[f"at_{scale}"], source)
-                except ValueError as error:
-                    self.fail(f"{key}.at_{scale}", str(error))
-                if raw.get("metric") not in tests[scale].operands(str(raw.get("metric"))):
-                    self.fail(
-                        f"{key}.at_{scale}", f"the order does not name the metric {raw.get('metric')!r}"
-                    )
-        if not tests:
-            self.fail(key, f"needs a test at one scale at least: {', '.join(f'at_{s}' for s in scales)}")
-        claim = Claim(
-            id=self.text(raw.get("id"), f"{key}.id"),
-            says=self.text(raw.get("says"), f"{key}.says"),
-            where=self.text(raw.get("where"), f"{key}.where"),
-            metric=self.text(raw.get("metric"), f"{key}.metric"),
-            paper=source,
-            at=tests,
-            status=self.status(raw.get("status"), tests, key),
-            note=None if raw.get("note") is None else self.text(raw["note"], f"{key}.note"),
-        )
-        if "contradicted" in claim.status.values() and not claim.note:
-            self.fail(f"{key}.note", "a registered 'contradicted' needs a note that says what was seen")
-        return claim
 
-    def status(self, raw: Any, tests: Mapping[str, Test], key: str) -> dict[str, str]:
-        """`status: reproduced` registers a verdict at every tested scale; a mapping, scale by scale."""
-        if raw is None:
-            return {}
-        if not isinstance(raw, dict):
-            return {scale: self.choice(raw, VERDICTS, f"{key}.status") for scale in tests}
-        self.known(raw, set(tests), f"{key}.status")
-        return {scale: self.choice(v, VERDICTS, f"{key}.status.{scale}") for scale, v in raw.items()}
+if __name__ == "__main__":
+    SCHEMA.write_text(schema())

@@ -148,7 +148,7 @@ class Study:
         claims = [self._judged(claim, measured, impossible) for claim in self.chapter.paper.claims]
         changed = [c for c in claims if c["registered"] and c["verdict"] != c["registered"]]
         self._keep("verdict changed" if changed else "ok", claims, measured)
-        display(tables.claims(claims, self.settings.scale))
+        display(tables.claims(claims, self.settings.scale, self.chapter.paper.names))
         if changed:
             lines = "; ".join(f"{c['id']}: registered {c['registered']}, now {c['verdict']}" for c in changed)
             raise VerdictChangedError(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ouikit.lab.claims import is_literal
+
 if TYPE_CHECKING:
     from ouikit.lab.chapter import Settings
     from ouikit.lab.paper import Paper
@@ -73,21 +75,45 @@ def papers(claim: Mapping[str, Any]) -> str:
     return str(source.get("text") or number(source.get("value")))
 
 
-def test_text(predicate: str, against: Any) -> str:
-    """A test in words: `greater than 0.1`."""
+def in_words(predicate: str, against: Any, names: Mapping[str, str] | None = None) -> str:
+    """A test in words: `interval above 0.1`.
+
+    Args:
+        names: words for the metrics of an `order` of several; a name that is not there stands as it is.
+    """
     if predicate == "within" and isinstance(against, list):
         return f"within {number(against[0])} to {number(against[1])}"
     if predicate == "trend":
         ((direction, margin),) = against.items()
         return f"{direction}, rank correlation beyond {number(margin)}"
+    if predicate == "order":
+        return _order_text(against, names or {})
     words = {
         "exact": "exactly {}",
         "within": "within ± {} of the paper's",
         "greater": "interval above {}",
-        "order": "{}",
         "ratio": "ratio to the paper's within 1 ± {}",
     }
-    return words[predicate].format(against if isinstance(against, str) else number(against))
+    return words[predicate].format(number(against))
+
+
+def _order_text(order: str, names: Mapping[str, str]) -> str:
+    """An order of several metrics by their names, with `>` and `<`; one of a single metric by its bounds."""
+    parts = re.split(r"\s*([<>])\s*", order.strip())
+    metrics, signs = parts[::2], parts[1::2]
+    literal = [is_literal(metric) for metric in metrics]
+    if literal.count(False) > 1:
+        shown = [
+            number(float(m)) if fixed else names.get(m, m) for m, fixed in zip(metrics, literal, strict=True)
+        ]
+        return shown[0] + "".join(f" {sign} {name}" for sign, name in zip(signs, shown[1:], strict=True))
+    at = literal.index(False)
+    bounds = []
+    if at > 0:
+        bounds.append(("above" if signs[at - 1] == "<" else "below", metrics[at - 1]))
+    if at < len(signs):
+        bounds.append(("above" if signs[at] == ">" else "below", metrics[at + 1]))
+    return "interval " + " and ".join(f"{side} {number(float(bound))}" for side, bound in bounds)
 
 
 def verdict(name: str) -> str:
@@ -129,19 +155,19 @@ def _unbroken(text: str) -> str:
     return escape(text).replace("n = ", "n&nbsp;=&nbsp;")
 
 
-def _breakable(text: str) -> str:
-    """HTML of words that may hold names like `critic_best.cartpole`; a narrow column breaks them there."""
-    return re.sub(r"(?<=[a-z])([._])(?=[a-z])", r"\1<wbr>", escape(text))
+def claims(judged: Sequence[Mapping[str, Any]], scale: str, names: Mapping[str, str] | None = None) -> Shown:
+    """The paper's numbers beside ours, with verdict and reason; what this scale does not test is folded.
 
-
-def claims(judged: Sequence[Mapping[str, Any]], scale: str) -> Shown:
-    """The paper's numbers beside ours, with verdict and reason; what this scale does not test is folded."""
+    Args:
+        judged: the claims as a record holds them.
+        names: words for metrics, as the chapter's YAML gives them.
+    """
     rows = [
         (
             escape(c["says"]) + (f'<br><small class="note">{escape(c["note"])}</small>' if c["note"] else ""),
             escape(papers(c)),
             _unbroken(ours(c)),
-            _breakable(test_text(c["predicate"], c["against"]))
+            escape(in_words(c["predicate"], c["against"], names))
             + f"<br><small>{escape(c['why'] or '')}</small>",
             verdict(c["verdict"]),
         )

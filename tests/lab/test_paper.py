@@ -1,11 +1,14 @@
 """A chapter's YAML: what is read, and the message for everything that can be wrong with it."""
 
 import copy
+import json
 
+import jsonschema
 import pytest
 import yaml
+from conftest import ROOT
 
-from ouikit.lab.paper import PaperError, read_paper
+from ouikit.lab.paper import AREAS, SCHEMA, PaperError, read_paper, schema
 
 GOOD = {
     "paper": {"title": "On things", "authors": ["A. Author"], "year": 2025, "arxiv": "2504.17160"},
@@ -64,19 +67,38 @@ def test_one_status_registers_every_tested_scale(tmp_path):
 @pytest.mark.parametrize(
     ("raw", "key", "fix"),
     [
-        (changed("papers", value={}), "top level.papers", "did you mean 'paper'"),
-        (changed("paper", "year", value="2025"), "paper.year", "must be int"),
+        (changed("papers", value={}), "papers", "did you mean 'paper'"),
+        (changed("paper", "year", value="2025"), "paper.year", "must be a whole number"),
         (changed("evidence", value="measure"), "evidence", "'measured'?"),
         (changed("area", value="cooking"), "area", "is not one of"),
-        (changed("scales", value={"extended": {}}), "scales.reduced", "must come first"),
-        (changed("scales", "reduced", value={"seeds": [0]}), "scales.reduced", "parameters cell"),
+        (changed("scales", value={"extended": {}}), "scales", "'reduced' must come first"),
+        (changed("scales", "reduced", value={"seeds": [0]}), "scales", "'reduced' must come first and be {}"),
         (changed("claims", value=[]), "claims", "at least one"),
         (changed("claims", 0, "at_reducd", value={}), "claims.band.at_reducd", "did you mean 'at_reduced'"),
         (changed("claims", 0, "at_reduced", value={"within": 0.1}), "claims.band.at_reduced", "why"),
         (changed("claims", 0, "status", value="fine"), "claims.band.status", "is not one of"),
         (changed("claims", 0, "status", value="contradicted"), "claims.band.note", "needs a note"),
         (changed("claims", 0, "says", value=""), "claims.band.says", "must be a sentence"),
-        (changed("claims", value=[GOOD["claims"][0]] * 2), "claims.band", "two claims"),
+        (changed("claims", value=[GOOD["claims"][0]] * 2), "claims", "two claims have the id 'band'"),
+        (changed("claims", value=["band"]), "claims.0", "must be a mapping"),
+        (
+            changed("claims", 0, "paper", value={"text": "x", "val": 1}),
+            "claims.band.paper.val",
+            "did you mean 'value'",
+        ),
+        (
+            changed("claims", 0, "status", value={"reducd": "weaker"}),
+            "claims.band.status",
+            "did you mean 'reduced'",
+        ),
+        (changed("paper", "arxiv", value=2504.1716), "paper.arxiv", "put it in quotes"),
+        (changed("names", value={"best.oui": "OUI"}), "names", "'best.oui' is printed nowhere"),
+        (
+            changed("claims", 0, "at_reduced", value={"order": "best.oui > other", "why": "x"}),
+            "names",
+            "add words for best.oui, other",
+        ),
+        ({key: value for key, value in GOOD.items() if key != "idea"}, "idea", "is missing"),
         (
             changed("claims", 0, "at_reduced", value={"order": "other > 1", "why": "x"}),
             "claims.band.at_reduced",
@@ -96,3 +118,66 @@ def test_an_error_names_file_key_and_fix(tmp_path, raw, key, fix):
         read_paper(path)
     assert str(error.value).startswith(f"{path}: {key}")
     assert fix in str(error.value)
+
+
+def test_every_error_is_listed(tmp_path):
+    raw = changed("claims", 0, "says", value="")
+    with pytest.raises(PaperError) as error:
+        read_paper(write(tmp_path, raw | {"evidence": "guessed", "idea": None}))
+    assert [line.split(": ")[1] for line in str(error.value).splitlines()] == [
+        "idea",
+        "evidence",
+        "claims.band.says",
+    ]
+
+
+def test_papers_of_an_area_are_sorted_by_order_then_year_then_slug(tmp_path):
+    written = {
+        "c": changed("paper", "year", value=2024),
+        "a": GOOD,
+        "b": GOOD,
+        "d": changed("order", value=-1),
+        "e": changed("order", value=1),
+        "f": changed("area", value=AREAS[-1]),
+    }
+    papers = []
+    for slug, raw in reversed(written.items()):
+        (tmp_path / f"{slug}.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+        papers.append(read_paper(tmp_path / f"{slug}.yaml"))
+    assert [paper.slug for paper in sorted(papers, key=lambda p: p.place)] == ["d", "c", "a", "b", "e", "f"]
+
+
+def test_the_schema_for_editors_is_up_to_date():
+    assert SCHEMA.read_text() == schema(), "run `python -m ouikit.lab.paper`"
+
+
+CHAPTERS = [
+    *sorted((ROOT / "chapters").glob("*.yaml")),
+    ROOT / "ouikit" / "lab" / "templates" / "chapter.yaml",
+]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_editors_accept_every_chapter_by_the_schema_that_it_names(path):
+    line = path.read_text().splitlines()[0].removeprefix("# yaml-language-server: $schema=")
+    assert (ROOT / "chapters" / line).resolve() == SCHEMA
+    jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(SCHEMA.read_text()))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        changed("area", value="cooking"),
+        changed("claims", 0, "at_reduced", value={"within": 0.1}),
+        changed("claims", 0, "status", value="fine"),
+        changed("claims", 0, "sais", value="x"),
+        changed("slug", value="x"),
+        {key: value for key, value in GOOD.items() if key != "idea"},
+    ],
+)
+def test_editors_refuse_by_the_schema_what_the_reader_refuses(raw, tmp_path):
+    jsonschema.validate(GOOD, json.loads(SCHEMA.read_text()))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(raw, json.loads(SCHEMA.read_text()))
+    with pytest.raises(PaperError):
+        read_paper(write(tmp_path, raw))

@@ -4,16 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ouikit.lab.book import cite
 from ouikit.lab.book.render import assemble, build, digest
+from ouikit.lab.book.shelf import read_papers
 from ouikit.lab.chapter import Chapter, UnknownNameError
 
 
 def publish_book(root: Path, runs: Sequence[Path], html: Path) -> Path:
     """Assemble the book's sources and build them, unless the site of the same sources is there.
 
+    The references of `CITATION.cff` are brought up to date first.
+
     Raises:
         BookError: with Sphinx's complaints; a warning is an error.
     """
+    cite.refresh(root / "CITATION.cff", read_papers(root))
     sources = root / "build" / "book"
     assemble(root, runs, sources, outdated=lambda record: outdated(record, root))
     # The API pages are made from the package itself.

@@ -8,7 +8,6 @@ from typing import Any
 from ouikit.lab import tables
 from ouikit.lab.book.shelf import Entry, Published, Repository
 from ouikit.lab.claims import VERDICTS
-from ouikit.lab.paper import Paper
 
 EVIDENCE = {
     "measured": "measured: every number comes from running code on the machine named below",
@@ -98,16 +97,3 @@ def _links(entry: Entry, repository: Repository) -> list[str]:
         for name, place in places.items()
         if place
     ]
-
-
-def bibtex(paper: Paper) -> str:
-    """The paper as a BibTeX entry whose key is the chapter's slug."""
-    fields = {"title": f"{{{paper.title}}}", "author": " and ".join(paper.authors), "year": str(paper.year)}
-    if paper.arxiv:
-        fields |= {
-            "eprint": paper.arxiv,
-            "archiveprefix": "arXiv",
-            "url": f"https://arxiv.org/abs/{paper.arxiv}",
-        }
-    body = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items())
-    return f"@misc{{{paper.slug},\n{body}}}\n"

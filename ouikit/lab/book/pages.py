@@ -6,9 +6,10 @@ from typing import Any
 
 from ouikit.lab import tables
 from ouikit.lab.book.badges import cost, older, pill, verdict_counts
-from ouikit.lab.book.shelf import Entry, Planned, Published, Shelf
+from ouikit.lab.book.cite import family_name
+from ouikit.lab.book.shelf import Entry, Published, Shelf
 from ouikit.lab.claims import VERDICTS
-from ouikit.lab.paper import AREAS
+from ouikit.lab.paper import AREAS, Planned
 
 MEANING = {
     "reproduced": "the whole interval supports the claim",
@@ -84,7 +85,7 @@ def _card(entry: Entry) -> str:
     paper = entry.paper
     shown = next((one for one in entry.published if one.record["result"]["figures"]), None)
     picture = _images(shown, shown.record["result"]["figures"][0], "", hidden=True) if shown else ""
-    who = f"{paper.authors[0].split()[-1]} {'et al. ' if len(paper.authors) > 1 else ''}{paper.year}"
+    who = f"{family_name(paper.authors[0])} {'et al. ' if len(paper.authors) > 1 else ''}{paper.year}"
     verdicts = verdict_counts(_widest(entry)) or pill("not run yet")
     return (
         f'<div class="ouikit-card ouikit-done" role="listitem">{picture}<p class="ouikit-card-title">'
@@ -108,26 +109,31 @@ def results(shelf: Shelf) -> str:
     text = RESULTS + block(f'<ul class="ouikit-legend">{legend}</ul>') + summary(shelf)
     for entry in shelf.entries:
         text += f"\n## {entry.paper.title}\n\n[Read the chapter](chapters/{entry.paper.slug}.ipynb)\n"
-        text += "".join(_record_claims(one) for one in entry.published)
+        text += "".join(_record_claims(one, entry) for one in entry.published)
         ran = {one.scale for one in entry.published}
         for scale in entry.paper.scales:
             if scale not in ran:
                 command = f"ouikit run {entry.paper.slug} --scale {scale}"
-                text += f"\n### {scale.capitalize()} scale\n\nNot run yet: `{command}`.\n"
+                text += f"\n### {scale.replace('_', ' ').capitalize()} scale\n\nNot run yet: `{command}`.\n"
         if entry.paper.not_tested:
             text += "\n### Not tested at any scale\n\n"
             text += "".join(f"- {what}\n" for what in entry.paper.not_tested)
     return text
 
 
-def _record_claims(one: Published) -> str:
+def _heading(scale: str) -> str:
+    """`Paper imagenet scale` of `paper_imagenet`."""
+    return f"{scale.replace('_', ' ').capitalize()} scale"
+
+
+def _record_claims(one: Published, entry: Entry) -> str:
     """A record's claims below a heading with scale and date."""
     made = f"{one.date} · {cost(one.record['result'])} · {one.record['made_by']['cpu']}"
     facts = f"{verdict_counts(one.claims)} <span>{escape(made)}</span> {older(one)}"
     return (
-        f"\n### {one.scale.capitalize()} scale\n"
+        f"\n### {one.scale.replace('_', ' ').capitalize()} scale\n"
         + block(f'<p class="ouikit-made">{facts}</p>')
-        + block(tables.claims(one.claims, one.scale).html)
+        + block(tables.claims(one.claims, one.scale, entry.paper.names).html)
     )
 
 
@@ -137,22 +143,23 @@ def beside(entry: Entry) -> str:
         return ""
     text = BESIDE
     for one in entry.beside:
-        text += _record_claims(one)
+        text += _record_claims(one, entry)
         text += "".join(block(_figure(one, figure, "../")) for figure in one.record["result"]["figures"])
     return text
 
 
 def status(shelf: Shelf) -> str:
     """When each record was made, how long it took, with what, and on which machine."""
+    made = [(entry.paper, one) for entry in shelf.entries for one in entry.published]
     rows = []
-    for one in shelf.published:
-        result, made = one.record["result"], one.record["made_by"]
+    for paper, one in made:
+        result, by = one.record["result"], one.record["made_by"]
         cells = result["cells"]
         rows.append(
             (
-                f'<a href="chapters/{one.slug}.html">{escape(one.slug)}</a> {older(one)}',
+                f'<a href="chapters/{one.slug}.html">{escape(paper.title)}</a> {older(one)}',
                 escape(one.scale),
-                escape(made["time"][:16].replace("T", " ") or "undated"),
+                escape(by["time"][:16].replace("T", " ") or "undated"),
                 cost(result),
                 f"{cells['total']}, {cells['diverged']} diverged",
                 f"<code>{escape(one.record['run']['key'])}</code>",
@@ -161,8 +168,8 @@ def status(shelf: Shelf) -> str:
     head = ("Chapter", "Scale", "Made (UTC)", "Took", "Cells", "Key")
     table = tables.grid(head, rows, "ouikit-status") if rows else "<p>Nothing has been run yet.</p>"
     text = STATUS + block(table)
-    for one in shelf.published:
-        text += f"\n## {one.slug}, {one.scale} scale\n" + block(tables.provenance(one.record).html)
+    for paper, one in made:
+        text += f"\n## {paper.title}, {one.scale} scale\n" + block(tables.provenance(one.record).html)
     return text
 
 
@@ -223,5 +230,5 @@ def _bench_row(row: Mapping[str, Any]) -> Sequence[str]:
     value = tables.ours(row).replace(plain, f"{plain} {row.get('unit') or ''}".strip(), 1)
     met = "–" if row.get("met") is None else "yes" if row["met"] else "no"
     target = row.get("target")
-    told = tables.number(target) if isinstance(target, int | float) else str(target or "–")
-    return [escape(str(cell)) for cell in (row["name"], value, told, met, row.get("note") or "")]
+    goal = tables.number(target) if isinstance(target, int | float) else str(target or "–")
+    return [escape(str(cell)) for cell in (row["name"], value, goal, met, row.get("note") or "")]

@@ -13,12 +13,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, files
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ouikit.lab.book import badges, pages
+from ouikit.lab.book import badges, cite, pages
 from ouikit.lab.book.shelf import Entry, Shelf, read_shelf
 
 MATHJAX = "sphinx-mathjax-offline"  # the package; the book needs one file of it
@@ -59,6 +60,7 @@ def assemble(
             shutil.copy(root / name, out / name)
     _write_config(root / "book" / "_config.yml", shelf, out)
     _write_toc(root / "book" / "_toc.yml", shelf, out)
+    _write_bibliography(shelf, out)
     _write_pages(shelf, out)
     for entry in shelf.entries:
         _write_chapter(root, entry, shelf, out)
@@ -88,12 +90,22 @@ def _write_config(source: Path, shelf: Shelf, out: Path) -> None:
 
 
 def _write_toc(source: Path, shelf: Shelf, out: Path) -> None:
-    """A chapter that the table of contents does not list joins the end of its first part."""
+    """The papers come first: a part for each area that has chapters."""
     toc = yaml.safe_load(source.read_text())
-    listed = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
-    paths = [f"chapters/{entry.paper.slug}" for entry in shelf.entries]
-    toc["parts"][0]["chapters"] += [{"file": path} for path in paths if path not in listed]
+    parts = [
+        {
+            "caption": area.capitalize(),
+            "chapters": [{"file": f"chapters/{entry.paper.slug}"} for entry in entries],
+        }
+        for area, entries in groupby(shelf.entries, key=lambda entry: entry.paper.area)
+    ]
+    toc["parts"] = parts + toc["parts"]
     (out / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False, allow_unicode=True))
+
+
+def _write_bibliography(shelf: Shelf, out: Path) -> None:
+    papers = [*(entry.paper for entry in shelf.entries), *shelf.planned]
+    (out / "papers.bib").write_text("\n".join(cite.bibtex(one.slug, one.citation) for one in papers))
 
 
 def _write_chapter(root: Path, entry: Entry, shelf: Shelf, out: Path) -> None:
@@ -108,7 +120,7 @@ def _write_chapter(root: Path, entry: Entry, shelf: Shelf, out: Path) -> None:
         json.loads(executed.read_text()), badges.badge_line(entry, shelf.repository), pages.beside(entry)
     )
     (out / "chapters" / f"{slug}.ipynb").write_text(json.dumps(notebook, ensure_ascii=False, indent=1))
-    (downloads / f"{slug}.bib").write_text(badges.bibtex(entry.paper))
+    (downloads / f"{slug}.bib").write_text(cite.bibtex(slug, entry.paper.citation))
     shutil.copy(source, downloads / f"{slug}.ipynb")
     if entry.fresh:
         shutil.copy(executed, downloads / f"{slug}-executed.ipynb")

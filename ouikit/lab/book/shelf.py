@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ouikit.lab import record
-from ouikit.lab.paper import AREAS, Paper, read_paper
+from ouikit.lab.paper import Paper, Planned, read_paper, read_planned
 
 # An older record may lack what later ones hold; pages then say so instead of failing.
 UNKNOWN: dict[str, dict[str, Any]] = {
@@ -94,17 +94,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A paper that has no chapter yet."""
-
-    slug: str
-    title: str
-    year: int
-    area: str
-    tests: str
-
-
-@dataclass(frozen=True)
 class Repository:
     """Where the sources are published; without an address nothing points there."""
 
@@ -144,24 +133,30 @@ def read_shelf(root: Path, runs: Sequence[Path], outdated: Callable[[Mapping[str
     """Collect what `root` and the run folders hold.
 
     Raises:
-        PaperError: for a chapter's YAML that is wrong.
+        PaperError: for a chapter's YAML or `book/planned.yml` that is wrong.
         RecordError: for a record that cannot be read; the message names the file.
-        ValueError: for `book/planned.yml` or a benchmark file that is wrong.
+        ValueError: for a benchmark file that is wrong.
     """
     fresh = {one.slug: one for one in (_published(folder, outdated) for folder in runs)}
-    papers = [read_paper(path) for path in sorted((root / "chapters").glob("*.yaml"))]
+    papers = read_papers(root)
     entries = [Entry(paper, fresh.get(paper.slug), _committed(root, paper, outdated)) for paper in papers]
     known = {paper.slug for paper in papers}
     config = yaml.safe_load((root / "book" / "_config.yml").read_text()).get("repository") or {}
     return Shelf(
         entries,
-        [plan for plan in _planned(root / "book" / "planned.yml") if plan.slug not in known],
+        [plan for plan in read_planned(root / "book" / "planned.yml") if plan.slug not in known],
         {
             path.stem: _benchmark(path)
             for path in sorted((root / "book" / "results" / "bench").glob("*.json"))
         },
         Repository(config.get("url") or "", config.get("branch") or "main"),
     )
+
+
+def read_papers(root: Path) -> list[Paper]:
+    """The papers that have a chapter, in the order of the book."""
+    papers = (read_paper(path) for path in (root / "chapters").glob("*.yaml"))
+    return sorted(papers, key=lambda paper: paper.place)
 
 
 def _published(folder: Path, outdated: Callable[[Mapping[str, Any]], bool]) -> Published:
@@ -185,14 +180,6 @@ def complete(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _filled(given: Mapping[str, Any] | None, blank: Mapping[str, Any]) -> dict[str, Any]:
     return {**blank, **{key: value for key, value in (given or {}).items() if value is not None}}
-
-
-def _planned(path: Path) -> list[Planned]:
-    plans = [Planned(slug, **plan) for slug, plan in yaml.safe_load(path.read_text()).items()]
-    for plan in plans:
-        if plan.area not in AREAS:
-            raise ValueError(f"{path}: {plan.slug}: area {plan.area!r} is not one of {', '.join(AREAS)}")
-    return plans
 
 
 def _benchmark(path: Path) -> dict[str, Any]:
