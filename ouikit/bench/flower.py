@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from ouikit.bench.rows import Row
+from ouikit.bench.timing import Row
 from ouikit.fl.app import client_app, federate, server_app
 from ouikit.fl.deployment import Deployment, deployment
 from ouikit.fl.federation import Federation
