@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ouikit import OUI, balance_oui, fixed_pairs, hamming_distances, pairwise_oui, record_patterns
 from ouikit.bench import oui as bench
-from ouikit.bench.rows import enclosing, ratio_row
+from ouikit.bench.timing import median_interval, ratio_row
 
 torch.set_num_threads(1)
 
@@ -570,7 +570,7 @@ def test_benchmark_rows_judge_their_target() -> None:
 )
 def test_benchmark_intervals_are_the_published_ranks(n: int, ranks: tuple[int, int]) -> None:
     """Of the distribution-free 95 % interval of a median, as tables print them."""
-    assert enclosing([float(rank) for rank in range(n, 0, -1)]) == ranks
+    assert median_interval([float(rank) for rank in range(n, 0, -1)]) == ranks
 
 
 def test_the_benchmark_network_is_a_resnet_18() -> None:

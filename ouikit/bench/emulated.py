@@ -1,8 +1,8 @@
 """Instructions of the micro-kernels for ARM and RISC-V, counted under emulation: `ouikit bench emulated`.
 
-Evidence: emulated. A figure is the number of instructions executed inside the micro-kernel over the
-multiplications of the product; tiles that stick out of the matrix count as work, as they would on a CPU. How
-long an instruction takes, these CPUs alone could say. Needs `pip install ./kernels` and `ci/cross.sh`.
+Evidence: emulated. A figure is the number of instructions executed inside the micro-kernel, divided by the
+multiplications of the product; tiles that reach beyond the matrix count as work, as they would on a CPU. How
+long an instruction takes can only be measured on such a CPU. Needs `pip install ./kernels` and `ci/cross.sh`.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from ouigemm.emulation import TARGETS, build, counter, instructions
 
-from ouikit.bench.rows import Row
+from ouikit.bench.timing import Row
 
 CASES = (  # target, CPU, rung, types
     ("aarch64", "ARMv8.6", "neon", ("f32", "s32", "s16", "s8s8")),
@@ -26,6 +26,7 @@ SHAPES = {
     "middle": (49, 256, 512),
     "late": (49, 128, 1152),
 }
+THREADS = 1
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
@@ -49,14 +50,15 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
                     )
                     counts[title] = count / (m * n * k)
                     kernels.append(kernel)
-                rows.append(_row(f"{cpu}, {rung}: {kind}", counts, kernels))
+                rows.append(count_row(f"{cpu}, {rung}: {kind}", counts, kernels))
     return rows
 
 
-def _row(name: str, counts: dict[str, float], kernels: list[str]) -> Row:
-    told = ", ".join(f"{title} {count:.3f}" for title, count in counts.items())
+def count_row(name: str, counts: dict[str, float], kernels: list[str]) -> Row:
+    """One figure: instructions per multiplication of the square, and their range over the shapes."""
+    each = ", ".join(f"{title} {count:.3f}" for title, count in counts.items())
     return {
         "name": name, "value": counts["square"], "low": min(counts.values()), "high": max(counts.values()),
         "n": len(counts), "unit": "instructions / MAC", "target": None, "met": None,
-        "note": f"emulated; {told}; on {', '.join(dict.fromkeys(kernels))}",
+        "note": f"emulated; {each}; on {', '.join(dict.fromkeys(kernels))}",
     }  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from ouikit.bench.rows import Row
+from ouikit.bench.timing import Row
 from ouikit.fl.run.apps import client_app, server_app
 from ouikit.fl.run.deployment import Deployment, deployment
 from ouikit.fl.run.grid import run_local

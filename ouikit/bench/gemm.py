@@ -1,19 +1,16 @@
 """`ouigemm` against the matrix products that everybody has: `ouikit bench gemm`.
 
-A figure is how many times longer a peer takes than we do: a geometric mean over the shapes of a class, with
-the slowest and the quickest shape. All arms of a shape take turns in one process, on the same data, with warm
-caches: operands and result are those of the call before. Every shape runs on the kernel that the dispatcher
-picks. Figures are ratios of medians; the note gives the same of the best times, the share of the peak (the
-instruction on registers alone) and of the roofline, both measured in the same run.
-
-The roofline of a shape is the longer of two times: operations at the peak, and the bytes of A, B and C beyond
-the second cache at the bandwidth of reading 16 MiB (or 256 MiB where they are more than 32 MiB).
+A figure is how many times longer a peer takes than `ouigemm`: a geometric mean over the shapes of a class,
+with the slowest and the quickest shape. All arms of a shape take turns in one process, on the same data, with
+warm caches: operands and result are those of the call before. Every shape runs on the kernel that the
+dispatcher picks. Figures are ratios of medians; the note gives the ratio of the best times, the share of the
+peak (the instruction on registers alone) and of the roofline, both measured in the same run.
 
 Peers: torch's MKL and numpy's OpenBLAS for f32; torch's oneDNN for bf16, whose result is rounded to bf16
-where ours is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; for 8 bits oneDNN as
-torch calls it: `torch._int_mm` on plain matrices, and on weights that it has packed its quantised linear
-layers, with f32 and u8 results. Where a result of 32 bits would not fit level 2, u8 results are also held
-against our own product without the requantisation. Needs `pip install ./kernels`.
+where that of `ouigemm` is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; for 8 bits
+oneDNN as torch calls it: `torch._int_mm` on plain matrices, and quantised linear layers, with f32 and u8
+results, on weights that it has packed. Where a result of 32 bits would not fit level 2, u8 results are also
+compared with the product of `ouigemm` without requantisation. Needs `pip install ./kernels`.
 """
 
 import ctypes
@@ -24,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
 
@@ -33,8 +31,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from ouikit.bench.rows import Row
-from ouikit.bench.timing import Arm, in_turns, seconds_each
+from ouikit.bench.timing import Arm, Row, read_bandwidth, seconds_each
 from ouikit.products.layer_shapes import BERT_LARGE, RESNET50, VGG16, Shape, operations
 
 CLASSES: dict[str, tuple[Shape, ...]] = {
@@ -59,62 +56,89 @@ OTHERS = dict.fromkeys(AMX, (1.0, 1.0))
 OWN = "our own s32"
 BY_PEER = {"OpenBLAS": 1.15, "MKL s16": 1.1, OWN: 1.3}  # whatever the class
 ROUNDS = 9
-OURS = ("packed", "plain")
-Arms = dict[str, Arm]  # packed and plain are ours
+THREADS = min(2, len(os.sched_getaffinity(0)))  # the most that a row has
+OURS = ("packed", "plain")  # the arms of `ouigemm`
+Arms = dict[str, Arm]
 Times = dict[str, list[float]]  # arm -> seconds of a call, round by round
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What limits a product here.
+
+    peak: operations a second, of all threads together. l2: bytes of the second cache. bandwidth: bytes a
+    second, by the MiB that are read again and again: 16 and 256.
+    """
+
+    peak: float
+    l2: int
+    bandwidth: Mapping[int, float]
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
     """Measure every type and class with one thread and with two, in about seven minutes.
 
-    Returns rows as `ouikit.bench.rows.ratio_row`; n counts shapes.
+    Returns rows as `ouikit.bench.timing.ratio_row`; n counts shapes.
     """
     say = progress or (lambda part: None)
     rows = []
-    for threads in range(1, min(2, len(os.sched_getaffinity(0))) + 1):
+    known = ouigemm.capabilities()
+    for threads in range(1, THREADS + 1):
         with _cores(threads):
-            bandwidth = {mib: _bandwidth(mib) for mib in (16, 256)}
+            bandwidth = {mib: read_bandwidth(mib, rounds=9) for mib in (16, 256)}
             for kind, arms_of in KINDS.items():
                 say(f"{kind}, threads: {threads}")
-                peak = _peak(kind) * threads
+                machine = Machine(_peak(kind) * threads, known["caches"]["L2"], bandwidth)
                 times = {s: _times(arms_of(*s, threads), threads) for c in CLASSES.values() for s in c}
-                limits = {shape: _roofline(shape, kind, peak, bandwidth) for shape in times}
-                rows += _of_kind(kind, threads, times, peak, limits)
+                rows += compare(kind, threads, times, machine, known["auto"][kind.split()[0]])
     return rows
 
 
-def _of_kind(
-    kind: str, threads: int, times: Mapping[Shape, Times], peak: float, limits: Mapping[Shape, float]
+def compare(
+    kind: str,
+    threads: int,
+    times: Mapping[Shape, Times],
+    machine: Machine,
+    rung: str,
+    classes: Mapping[str, tuple[Shape, ...]] = CLASSES,
 ) -> list[Row]:
-    """A row per way (packed weights, plain matrices), peer and class, and one over all shapes."""
-    rung = ouigemm.capabilities()["auto"][kind.split()[0]]
-    targets = {"amxint8": AMX, "amxbf16": dict.fromkeys(AMX, (1.2, 1.0))}.get(rung, OTHERS)
-    some = next(iter(times.values()))
+    """A row per way (packed weights, plain matrices), peer and class of shapes, and one over all shapes.
+
+    Without requantisation ("our own s32") only those shapes count whose sums of 32 bits do not fit the
+    second cache, and they are one row.
+    """
+    peers = next(iter(times.values())).keys() - {*OURS}
     rows = []
-    for way in (way for way in OURS if way in some):
-        for peer in some.keys() - {*OURS}:
-            groups = {ALL: tuple(times), **CLASSES}
+    for way in (way for way in OURS if all(way in arms for arms in times.values())):
+        for peer in peers:
+            groups = {ALL: tuple(times), **classes}
             if peer == OWN:
-                groups = {ALL: tuple(filter(_leaves_l2, times))}
+                groups = {ALL: tuple(shape for shape in times if not _sums_fit(shape, machine.l2))}
             for name, shapes in groups.items():
-                target = BY_PEER.get(peer, targets[name][OURS.index(way)])
+                if not shapes:
+                    continue
                 title = f"{kind}, {way}, against {peer}: {name}, threads: {threads}"
                 found = {shape: times[shape] for shape in shapes}
-                rows.append(
-                    _row(title, found, way, peer, target)
-                    | {"note": _note(rung, found, way, peer, peak, limits), "detail": name != ALL}
-                )
+                row = _row(title, found, way, peer, target_of(rung, name, way, peer))
+                note = f"{rung}: {_note(kind, found, way, peer, machine)}"
+                rows.append(row | {"note": note, "detail": name != ALL})
     return rows
 
 
-def _leaves_l2(shape: Shape) -> bool:
-    """Whether sums of 32 bits do not fit the second cache."""
+def target_of(rung: str, name: str, way: str, peer: str) -> float:
+    """The least ratio aimed at, by rung, class of shapes (one not listed counts as all shapes) and peer."""
+    targets = {"amxint8": AMX, "amxbf16": dict.fromkeys(AMX, (1.2, 1.0))}.get(rung, OTHERS)
+    return BY_PEER.get(peer, targets.get(name, targets[ALL])[OURS.index(way)])
+
+
+def _sums_fit(shape: Shape, l2: int) -> bool:
+    """Whether sums of 32 bits fit the second cache."""
     m, n, _ = shape
-    return 4 * m * n > ouigemm.capabilities()["caches"]["L2"]
+    return 4 * m * n <= l2
 
 
 def _row(title: str, times: Mapping[Shape, Times], way: str, peer: str, target: float) -> Row:
-    ratios = [median(told[peer]) / median(told[way]) for told in times.values()]
+    ratios = [median(seconds[peer]) / median(seconds[way]) for seconds in times.values()]
     value = geometric_mean(ratios)
     return {
         "name": title, "value": value, "low": min(ratios), "high": max(ratios), "n": len(ratios),
@@ -122,17 +146,16 @@ def _row(title: str, times: Mapping[Shape, Times], way: str, peer: str, target: 
     }  # fmt: skip
 
 
-def _note(
-    rung: str, times: Mapping[Shape, Times], way: str, peer: str, peak: float, limits: Mapping[Shape, float]
-) -> str:
-    rates = {shape: operations(shape) / median(told[way]) for shape, told in times.items()}
-    best = geometric_mean(min(told[peer]) / min(told[way]) for told in times.values())
-    roof = geometric_mean(limits[shape] / median(told[way]) for shape, told in times.items())
-    spread = median(max(told[way]) / min(told[way]) for told in times.values())
+def _note(kind: str, times: Mapping[Shape, Times], way: str, peer: str, machine: Machine) -> str:
+    rates = {shape: operations(shape) / median(seconds[way]) for shape, seconds in times.items()}
+    best = geometric_mean(min(seconds[peer]) / min(seconds[way]) for seconds in times.values())
+    limits = {shape: roofline(shape, kind, machine) for shape in times}
+    roof = geometric_mean(limits[shape] / median(seconds[way]) for shape, seconds in times.items())
+    spread = median(max(seconds[way]) / min(seconds[way]) for seconds in times.values())
     slowest = min(times, key=lambda shape: median(times[shape][peer]) / median(times[shape][way]))
     return (
-        f"{rung}: {geometric_mean(rates.values()) / 1e9:,.0f} G operations a second, "
-        f"{geometric_mean(rates.values()) / peak:.0%} of the peak, {roof:.0%} of the roofline; "
+        f"{geometric_mean(rates.values()) / 1e9:,.0f} G operations a second, "
+        f"{geometric_mean(rates.values()) / machine.peak:.0%} of the peak, {roof:.0%} of the roofline; "
         f"best times {best:.2f}; "
         f"slowest round / quickest {spread:.2f}; lowest at {' × '.join(map(str, slowest))}"
     )
@@ -178,20 +201,17 @@ def _peak(kind: str) -> float:
     return found[1] if found else float("nan")
 
 
-def _bandwidth(mib: int) -> float:
-    """Bytes a second at which one thread reads so many MiB again and again."""
-    words = np.ones(mib * 2**17, np.uint64)
-    (times,) = in_turns(9, lambda: np.bitwise_or.reduce(words))
-    return words.nbytes / min(times)
+def roofline(shape: Shape, kind: str, machine: Machine) -> float:
+    """Seconds that no product of this shape can stay below: the longer of two times.
 
-
-def _roofline(shape: Shape, kind: str, peak: float, bandwidth: Mapping[int, float]) -> float:
-    """Seconds that no product of this shape can stay below, by the model of the module's text."""
+    One is that of its operations at the peak; the other that of the bytes of A, B and C that the second cache
+    does not hold, at the bandwidth of reading 16 MiB, or 256 MiB where the matrices have more than 32 MiB.
+    """
     m, n, k = shape
     element = {"f32": 4, "bf16": 2, "s16": 2, "s8s8": 1, "u8s8": 1}[kind.split()[0]]
     moved = element * (m * k + k * n) + (1 if kind.endswith("to u8") else 4) * m * n
-    beyond = max(0, moved - ouigemm.capabilities()["caches"]["L2"])
-    return max(operations(shape) / peak, beyond / bandwidth[16 if moved <= 2**25 else 256])
+    beyond = max(0, moved - machine.l2)
+    return max(operations(shape) / machine.peak, beyond / machine.bandwidth[16 if moved <= 2**25 else 256])
 
 
 def _f32(m: int, n: int, k: int, threads: int) -> Arms:

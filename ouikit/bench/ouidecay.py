@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ouikit.bench.rows import Row, one_thread, ratio_row, read_bandwidth
-from ouikit.bench.timing import in_turns
+from ouikit.bench.timing import Row, in_turns, one_thread, ratio_row, read_bandwidth
 from ouikit.nn.models import convnet12, resnet50
 from ouikit.optim import OUIDecay, decay_groups, dynamic_layers
 
 MEMORY = 5
+THREADS = 1
 CLASSES = 10
 # network, batch (from the paper's), side of the images, rounds
 CASES = ((convnet12, 64, 32, 200), (convnet12, 256, 32, 80), (resnet50, 64, 64, 30))
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
-    """Measure every case, in about three minutes. Returns rows as `ouikit.bench.rows.ratio_row`.
+    """Measure every case, in about three minutes. Returns rows as `ouikit.bench.timing.ratio_row`.
 
     progress: called with the name of each part before it starts.
     """

@@ -10,13 +10,13 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from ouikit.bench.rows import one_thread, ratio_row
-from ouikit.bench.timing import in_turns
+from ouikit.bench.timing import in_turns, one_thread, ratio_row
 from ouikit.rl import OUICallback, single_file
 from ouikit.rl.ppo import Settings, model_of
 
 STEPS = 8_192  # whole rollouts in every arm; short, so that the arms of a ratio are close in time
 ROUNDS = 20
+THREADS = 1
 OURS = Settings("CartPole-v1", lr=1e-3, steps=STEPS)
 DEFAULTS = replace(OURS, lr=3e-4, envs=1, rollout=2048, epochs=10, minibatches=32, entropy_weight=0)  # of SB3
 
