@@ -17,7 +17,7 @@ import numpy as np
 
 from ouikit.lab.keys.graph import Graph, Reached
 from ouikit.lab.keys.identity import Place, identify
-from ouikit.lab.keys.lock import Pins, reached_pins
+from ouikit.lab.keys.lock import Pins, installed, reached_pins
 from ouikit.lab.keys.packages import PACKAGES
 
 LABORATORY = ("ouikit.lab",)
@@ -130,6 +130,15 @@ def reached_lock_hash(root: Path, code: Iterable[str], *, packages: Iterable[str
 def pins_of(root: Path, code: Iterable[str], *, packages: Iterable[str] = PACKAGES) -> Pins:
     """Distribution -> pinned version of what code cells, and the science they reach, depend on."""
     return reached_pins(root, Graph(packages, LABORATORY).reach(code).libraries)
+
+
+def versions(code: Iterable[str], *, packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Distribution -> installed version of our packages and the libraries that code cells reach.
+
+    The laboratory's count, too; what these libraries require themselves does not.
+    """
+    reached = Graph(packages).reach(code)
+    return installed({module.partition(".")[0] for module in reached.modules} | reached.libraries)
 
 
 def repo_root(start: Path | None = None) -> Path:

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -40,6 +40,12 @@ def reached_pins(root: Path, libraries: Iterable[str]) -> Pins:
         found.add(name := waiting.pop())
         waiting |= _required(name) - found
     return {name: version for name, version in pins.items() if name in found}
+
+
+def installed(modules: Iterable[str]) -> dict[str, str]:
+    """Distribution -> version behind modules, of those that are installed; Python's own are none."""
+    names = {name for module in modules for name in _distributions().get(module.partition(".")[0], ())}
+    return {_plain(name): version(name) for name in sorted(names)}
 
 
 @cache
