@@ -210,19 +210,21 @@ def _item(kind: str) -> str:
     return kind.removeprefix("list[").removesuffix("]")
 
 
-def resolve(known: Mapping[str, Parameter], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults with `overrides` on top, every name and type checked, the defaults of records filled in.
+def resolve(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults with the given values on top. Raises ParameterError as `checked`."""
+    return {name: deepcopy(p.default) for name, p in known.items()} | checked(known, given)
+
+
+def checked(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given values, every name and type checked, the defaults of records filled in.
 
     Raises:
         ParameterError: with the nearest known names, for an unknown parameter; see `Parameter.check`.
     """
-    for name in overrides:
+    for name in given:
         if name not in known:
             raise ParameterError(f"unknown parameter {name!r}; {nearest(name, known)}")
-    return {
-        name: p.check(overrides[name]) if name in overrides else deepcopy(p.default)  # checked when parsed
-        for name, p in known.items()
-    }
+    return {name: known[name].check(value) for name, value in given.items()}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

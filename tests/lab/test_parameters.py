@@ -192,7 +192,8 @@ def test_records_reach_the_notebook_as_frozen_dataclasses(tasks, capsys):
     assert main(["run", "toy", "-p", "tasks=[{'env': 'a', 'steps': 80_000}]", "--jobs", "2"]) == 0
     assert "grows: 2" in capsys.readouterr().out
     chapter = Chapter("toy", tasks)
-    run = execute(chapter, chapter.resolve(overrides={"tasks": [{"env": "a", "steps": 80_000}]}))
+    settings = chapter.resolve(overrides={"tasks": [{"env": "a", "steps": 80_000}]})
+    run = execute(chapter, chapter.spec(settings))
     assert run.cached
     assert run.record["run"]["parameters"]["tasks"] == [{"env": "a", **FULL, "steps": 80_000}]
     assert main(["run", "toy", "-p", "tasks=[{'enw': 'a'}]"]) == 2
