@@ -6,18 +6,17 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.clientapp import ClientApp
 from flwr.serverapp.exception import InconsistentMessageReplies
 
-from ouikit.fl.app import identify
-from ouikit.fl.grid import LocalGrid
-from ouikit.fl.methods import METHODS
-from ouikit.fl.strategies import (
-    FedOUI,
-    GradientAlignment,
-    PairedFedAvg,
-    PairedFedProx,
-    RoundFailedError,
-    participants,
+from ouikit.fl.run.apps import identify
+from ouikit.fl.run.grid import LocalGrid
+from ouikit.fl.strategies.methods import METHODS
+from ouikit.fl.strategies.paired import PairedFedAvg, RoundFailedError, participants
+from ouikit.fl.strategies.weighted import FedOUI, GradientAlignment, PairedFedProx
+from ouikit.fl.strategies.weights import (
+    alignment_weights,
+    fedoui_alignment_weights,
+    fedoui_weights,
+    size_weights,
 )
-from ouikit.fl.weights import alignment_weights, fedoui_alignment_weights, fedoui_weights, size_weights
 
 SIZES = np.array([210, 226, 66, 40, 17, 30])
 OUIS = np.array([0.126, 0.257, 0.310, 0.318, 0.372, 0.2])
@@ -290,7 +289,7 @@ def test_the_global_model_of_before_survives_a_failed_round():
     strategy = full()
     with pytest.raises(RoundFailedError, match="round 3"):
         run(strategy, client(dict.fromkeys(range(6), later)), rounds=5)
-    assert all(np.isfinite(array).all() for array in strategy._global.values())
+    assert all(np.isfinite(array).all() for array in strategy.global_arrays.values())
     assert {entry["round"] for entry in strategy.contributions} == {1, 2}
 
 
@@ -302,7 +301,7 @@ def test_metrics_with_different_names_are_flowers_own_loud_error():
 def test_a_node_that_does_not_say_its_partition_is_an_error():
     app = client()
     app._registered_funcs.pop("query.default")
-    with pytest.raises(RuntimeError, match=r"register ouikit\.fl\.app\.identify"):
+    with pytest.raises(RuntimeError, match=r"register ouikit\.fl\.identify"):
         run(full(), app)
 
 
