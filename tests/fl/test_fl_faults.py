@@ -33,7 +33,7 @@ def this_process(monkeypatch):
 
 
 def rest(outcome):
-    """All of an outcome but the rounds after which it was taken up again."""
+    """All of an outcome but the rounds after which it was resumed."""
     return {name: value for name, value in json.loads(outcome.json()).items() if name != "resumed"}
 
 

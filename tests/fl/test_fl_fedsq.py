@@ -194,11 +194,11 @@ def test_a_client_trains_the_dual_network_and_never_pretrains(monkeypatch):
     dual = dual_network(TINY, own).load(weights, state)
     assert metrics["loss"] == pytest.approx(evaluate(dual, own)[0], rel=1e-5)
     assert metrics["loss"] < evaluate(dual.load(weights, weights), own)[0]
-    free, told = local_update(TINY, 1, 1, weights)
+    free, free_metrics = local_update(TINY, 1, 1, weights)
     assert list(free) == list(state)
     assert not torch.equal(free["2.weight"], state["2.weight"])
     other = local_update(replace(TINY, lr=0.001), 1, 1, weights, structure=weights)[1]
-    assert other["oui"] == metrics["oui"] != told["oui"]  # frozen gates: that of the structure
+    assert other["oui"] == metrics["oui"] != free_metrics["oui"]  # frozen gates: that of the structure
 
 
 def test_steps_that_frozen_gates_do_not_survive_leave_the_global_model_alone():
@@ -264,8 +264,8 @@ def test_the_gap_after_a_round_grows_with_the_steps_and_is_that_of_the_method():
 
 
 def test_pace_counts_rounds_from_one():
-    told = pace([0.2, 0.96, 0.8, 1.0, 0.9, 1.0])
-    assert told == {
+    found = pace([0.2, 0.96, 0.8, 1.0, 0.9, 1.0])
+    assert found == {
         "best": 1.0, "best_round": 4.0, "within_95": 2.0, "mean": pytest.approx(0.81), "final": 1.0,
         "jitter": pytest.approx(0.4 / 3),
     }  # fmt: skip

@@ -98,12 +98,12 @@ def by_hand(name):
 
 def test_every_client_is_scored_from_what_it_sent_against_what_it_was_sent():
     strategy, _ = run()
-    told = pd.DataFrame(strategy.contributions)
+    seen = pd.DataFrame(strategy.contributions)
     for name in DIVERGENCES:
-        assert told[name].tolist() == by_hand(name)
-    assert told.z.tolist() == pytest.approx(robust_z(by_hand("pairwise")))
-    assert told.pairwise[0] == told.pairwise[2] == 0  # nothing moved, or the output layer alone
-    assert 0 < told.pairwise[1] < told.pairwise[3]
+        assert seen[name].tolist() == by_hand(name)
+    assert seen.z.tolist() == pytest.approx(robust_z(by_hand("pairwise")))
+    assert seen.pairwise[0] == seen.pairwise[2] == 0  # nothing moved, or the output layer alone
+    assert 0 < seen.pairwise[1] < seen.pairwise[3]
     updates = [
         np.concatenate([v.flatten() for k, v in returned(c).items() if v.is_floating_point()])
         for c in range(4)
@@ -113,7 +113,7 @@ def test_every_client_is_scored_from_what_it_sent_against_what_it_was_sent():
     mean = size_weights(SIZES) @ steps
     for k in (1, 2, 3):
         cosine = steps[k] @ mean / np.linalg.norm(steps[k]) / np.linalg.norm(mean)
-        assert told.cosine[k] == pytest.approx(cosine, abs=1e-6)
+        assert seen.cosine[k] == pytest.approx(cosine, abs=1e-6)
 
 
 def test_watching_changes_nothing():
@@ -295,9 +295,9 @@ def test_before_the_onset_a_run_is_a_clean_one_and_can_be_branched_off():
 
 
 def entries(pairwise, clients=range(5), server_round=1):
-    told = {"direct": 0.1, "cells": 0.0, "update_norm": 1.0, "cosine": 0.5}
+    seen = {"direct": 0.1, "cells": 0.0, "update_norm": 1.0, "cosine": 0.5}
     return [
-        {"round": server_round, "client": c, "pairwise": p, "oui": 0.001 * p + 0.3, **told}
+        {"round": server_round, "client": c, "pairwise": p, "oui": 0.001 * p + 0.3, **seen}
         for c, p in zip(clients, pairwise, strict=True)
     ]
 

@@ -328,8 +328,8 @@ def test_evaluation_by_the_clients_is_weighted_by_their_sizes():
 
     strategy = FedOUI(fraction_train=1.0, min_available_nodes=6)
     result = strategy.start(grid=LocalGrid(app, 6), initial_arrays=records(START), num_rounds=1)
-    told = result.evaluate_metrics_clientapp[1]["accuracy"]
-    assert told == pytest.approx(size_weights(SIZES) @ np.arange(6))
+    metrics = result.evaluate_metrics_clientapp[1]["accuracy"]
+    assert metrics == pytest.approx(size_weights(SIZES) @ np.arange(6))
 
 
 @given(
