@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from flwr.clientapp import ClientApp
 
-from ouikit.fl.app import identify, server_app, simulate, train
-from ouikit.fl.federation import Federation
-from ouikit.fl.ray import run_ray
+from ouikit.fl.run.apps import identify, server_app, train
+from ouikit.fl.run.ray import run_ray
+from ouikit.fl.run.simulate import simulate
+from ouikit.fl.setting.federation import Federation
 
 pytest.importorskip("ray")
 PAIR = Federation(method="fedoui", clients=2, per_round=2, rounds=2)
@@ -46,9 +47,9 @@ def test_who_answers_late_is_left_out():
         return train(message, context)
 
     hurried = replace(PAIR, rounds=1, timeout=6.0)
-    told = json.loads(run_ray(server_app, app, 2, hurried.config()).state["outcome"]["json"])
-    assert told["faults"] == [{"round": 1, "client": 1, "reason": "no answer"}]
-    assert [(entry["client"], entry["weight"]) for entry in told["contributions"]] == [(0, 1.0)]
+    left = json.loads(run_ray(server_app, app, 2, hurried.config()).state["outcome"]["json"])
+    assert left["faults"] == [{"round": 1, "client": 1, "reason": "no answer"}]
+    assert [(entry["client"], entry["weight"]) for entry in left["contributions"]] == [(0, 1.0)]
 
 
 @pytest.mark.slow

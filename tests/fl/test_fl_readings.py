@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from ouikit.fl.app import simulate
-from ouikit.fl.federation import Federation, Population
-from ouikit.fl.readings import curve, mechanism, rows
+from ouikit.fl.read.readings import curve, mechanism, rows
+from ouikit.fl.run.simulate import simulate
+from ouikit.fl.setting.federation import Federation
+from ouikit.fl.setting.population import Holdings, Population
 
-PEOPLE = Population(
+PEOPLE = Holdings(
     indices=(np.arange(4), np.arange(4, 6), np.arange(6, 9)),
     labels=np.array([0, 0, 1, 1, 2, 2, 0, 1, 2]),
     rare=(1,),
@@ -18,12 +19,12 @@ PEOPLE = Population(
 
 
 def entry(server_round, client, weight, size, oui, norm=1.0, loss=1.0):
-    told = {"round": server_round, "client": client, "weight": weight, "size_weight": size, "oui": oui}
-    return {**told, "num-examples": float(len(PEOPLE.indices[client])), "update_norm": norm, "loss": loss}
+    found = {"round": server_round, "client": client, "weight": weight, "size_weight": size, "oui": oui}
+    return {**found, "num-examples": float(len(PEOPLE.indices[client])), "update_norm": norm, "loss": loss}
 
 
 def test_mechanism_by_hand():
-    told = mechanism(
+    found = mechanism(
         [
             entry(1, 0, 0.5, 0.8, 0.3, norm=1.0),
             entry(1, 1, 0.5, 0.2, 0.1, norm=2.0),
@@ -31,22 +32,22 @@ def test_mechanism_by_hand():
         ],
         PEOPLE,
     )
-    assert told["moved"] == pytest.approx((0.3 + 0.0) / 2)
-    assert told["effective"] == pytest.approx((2.0 + 1.0) / 2)
-    assert told["effective_size"] == pytest.approx((1 / 0.68 + 1.0) / 2)
-    assert told["shift_rare"] == pytest.approx(0.3)
-    assert told["shift_noisy"] == pytest.approx(0.0)
-    assert told["rho_examples"] == pytest.approx(1.0)  # OUI .3, .1, .2 with sizes 4, 2, 3
-    assert told["rho_norm"] == pytest.approx(-1.0)
+    assert found["moved"] == pytest.approx((0.3 + 0.0) / 2)
+    assert found["effective"] == pytest.approx((2.0 + 1.0) / 2)
+    assert found["effective_size"] == pytest.approx((1 / 0.68 + 1.0) / 2)
+    assert found["shift_rare"] == pytest.approx(0.3)
+    assert found["shift_noisy"] == pytest.approx(0.0)
+    assert found["rho_examples"] == pytest.approx(1.0)  # OUI .3, .1, .2 with sizes 4, 2, 3
+    assert found["rho_norm"] == pytest.approx(-1.0)
     # entropies ln 2, 0, ln 3 have the ranks 2, 1, 3; OUI has 3, 1, 2
-    assert told["rho_entropy"] == pytest.approx(0.5)
-    assert math.isnan(told["rho_loss"])
+    assert found["rho_entropy"] == pytest.approx(0.5)
+    assert math.isnan(found["rho_loss"])
 
 
 def test_where_nobody_is_rare_or_noisy_nothing_is_said_of_them():
-    clean = Population(PEOPLE.indices, PEOPLE.labels)
-    told = mechanism([entry(1, 0, 1.0, 1.0, 0.3)], clean)
-    assert not {"shift_rare", "shift_noisy"} & told.keys()
+    clean = Holdings(PEOPLE.indices, PEOPLE.labels)
+    found = mechanism([entry(1, 0, 1.0, 1.0, 0.3)], clean)
+    assert not {"shift_rare", "shift_noisy"} & found.keys()
     absent = mechanism([entry(1, 0, 1.0, 1.0, 0.3)], PEOPLE)
     assert math.isnan(absent["shift_rare"])
     with pytest.raises(ValueError, match="no mechanism"):
@@ -60,12 +61,17 @@ def test_the_area_of_a_constant_curve_is_its_height():
 
 def test_rows_of_a_run():
     federation = Federation(
-        method="fedoui", rounds=3, epochs=1, clients=6, per_round=4, protocol="as_released"
+        method="fedoui",
+        rounds=3,
+        epochs=1,
+        clients=6,
+        per_round=4,
+        population=Population(protocol="as_released"),
     )
     outcome = simulate(federation)
-    table = list(rows(outcome, federation.population(), window=2))
+    table = list(rows(outcome, federation.holdings(), window=2))
     accuracy = [row["value"] for row in table if row["metric"] == "accuracy"]
-    assert accuracy == [told["accuracy"] for told in outcome.rounds]
+    assert accuracy == [found["accuracy"] for found in outcome.rounds]
     ends = {row["metric"]: row["value"] for row in table if row["step"] == 3 and "client" not in row}
     assert ends["final"] == accuracy[-1]
     assert ends["best"] == max(accuracy[1:])

@@ -1,7 +1,6 @@
-"""What the average of weights does to the functions behind them.
+"""How far the outputs of an averaged model are from the average of the models' outputs.
 
-If outputs were linear in the weights, the averaged model would give the average of its clients' outputs. They
-are not: this module measures how far it is from that.
+Both would be the same if outputs were linear in the weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from torch import Tensor
 
 
 def mean_state(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Σ w_k θ_k over state dicts, added up in double precision; what is not floating point is the first's.
+    """Σ w_k θ_k over state dicts, added up in double precision; arrays of integers are those of the first.
 
     Raises:
         ValueError: not one weight per state dict, or none.

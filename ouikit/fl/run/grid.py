@@ -86,7 +86,7 @@ class LocalGrid(Grid):
         return names
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that are there, in the order asked for; each is handed out once."""
+        """Replies that have arrived, in the order asked for; each is returned once."""
         return [self._replies.pop(name) for name in list(message_ids) if name in self._replies]
 
     def send_and_receive(

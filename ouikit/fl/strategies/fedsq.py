@@ -37,7 +37,7 @@ class FedSQ(PairedFedAvg):
 
     Args:
         structure: the weights whose gates are frozen, with the names of the global model's. None takes the
-            initial arrays: a server that goes on after an interruption must name them.
+            initial arrays: a server that continues after an interruption must give them.
         paired: keywords of `PairedFedAvg`.
     """
 

@@ -62,13 +62,13 @@ class PairedFedAvg(FedAvg):
     * Replies are decoded once, and averaged in the order of the partitions: the same sum to the last bit.
     * A reply that is an error, is missing after the timeout, has other names, shapes or types than the global
       model, holds a value that is not finite, or lacks a metric that the weights need, is left out, and noted
-      in `faults`. The round goes on with the others; with fewer than `min_replies` it raises
-      `RoundFailedError`, where Flower alone would go on in silence. Usable replies whose metrics have
+      in `faults`. The round continues with the others; with fewer than `min_replies` it raises
+      `RoundFailedError`, where Flower alone would continue in silence. Usable replies whose metrics have
       different names raise Flower's own `InconsistentMessageReplies`.
 
     Args:
         seed: of the participants.
-        min_replies: usable replies that a round needs; the number of participants makes every fault fatal.
+        min_replies: usable replies that a round needs; if that is all participants, every fault is fatal.
         patience: seconds for enough nodes to be there, and for a node to say which partition it holds.
         flower: keywords of `flwr.serverapp.strategy.FedAvg`, such as fraction_train; `weighted_by_key` is
             not among them.
@@ -253,7 +253,7 @@ def participants(seed: int, server_round: int, partitions: list[int], count: int
     """The partitions that train in one round, in ascending order.
 
     `default_rng(seed)` draws `count` of them without replacement, round after round; round r has the r-th
-    draw, so a run that is taken up again goes on with the same clients.
+    draw, so a resumed run continues with the same clients.
 
     Raises:
         ValueError: there are fewer partitions than participants.
