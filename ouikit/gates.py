@@ -96,7 +96,7 @@ def gate_modules(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if is_gate(module)}
 
 
-def unregistered(model: nn.Module) -> str:
+def unregistered_gates(model: nn.Module) -> str:
     """Classes that behave like gates and are not registered, each with the names of its modules.
 
     Torch's own classes are known, and modules around a gate are watched at that gate.

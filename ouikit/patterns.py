@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ouikit.gates import gate_modules, is_gate, unregistered
+from ouikit.gates import gate_modules, is_gate, unregistered_gates
 
 Pattern = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
 
@@ -231,7 +231,7 @@ class _Recorder(Watch):
 def _choose(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.Module]:
     """The modules to watch, by name."""
     if layers is None:
-        found, passed_over = gate_modules(model), unregistered(model)
+        found, passed_over = gate_modules(model), unregistered_gates(model)
         title = type(model).__name__
         advice = (
             f"{title} has modules that behave like gates and are not registered: {passed_over}. They are not "
