@@ -1,8 +1,11 @@
-"""Activation patterns and what they tell: the OUI indicators for anybody's training loop.
+"""Activation patterns and the OUI indicators, for anybody's training loop.
 
->>> import ouikit
->>> oui = ouikit.OUI(model)       # doctest: +SKIP
->>> oui.compute()                 # doctest: +SKIP
+>>> import ouikit, torch
+>>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.ReLU())
+>>> oui = ouikit.OUI(model, kind="pairwise")
+>>> _ = model(torch.randn(16, 3))
+>>> 0 <= oui.compute() <= 1
+True
 
 The laboratory that runs the papers lives in `ouikit.lab` and needs no torch; the names below are
 therefore imported on first use.
@@ -12,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ouikit.gates import register_gate
     from ouikit.oui import OUI, balance_oui, fixed_pairs, pairwise_oui
     from ouikit.patterns import flip_rate, hamming_distances, record_patterns
 
@@ -25,6 +29,7 @@ _HOME = {
     "flip_rate": "patterns",
     "hamming_distances": "patterns",
     "record_patterns": "patterns",
+    "register_gate": "gates",
 }
 __all__ = [
     "OUI",
@@ -34,6 +39,7 @@ __all__ = [
     "hamming_distances",
     "pairwise_oui",
     "record_patterns",
+    "register_gate",
 ]
 
 

@@ -1,6 +1,6 @@
 """The two indicators that share the name OUI, as functions of a pattern and as a streaming object.
 
-Both say how varied the on/off patterns of a batch are, from 0 (all samples alike) to 1. They are
+Both measure how varied the on/off patterns of a batch are, from 0 (all samples alike) to 1. They are
 different numbers: the published band 0.6–0.8 belongs to `pairwise_oui` and must not be used with
 `balance_oui`, where the same masks give about 0.37–0.55 if all units are equally active. For B samples and
 layers of d units, `balance_oui` is biased by B and `pairwise_oui` by d: compare at equal B and d.
@@ -19,6 +19,24 @@ import torch
 from torch import Tensor, nn
 
 from ouikit.patterns import Pattern, Watch, flat_bits, hamming_distances, named_layers, positive
+
+Kind = Literal["pairwise", "balance"]
+KINDS: dict[object, str] = {
+    "pairwise": "`pairwise_oui`, the capped distance between the patterns of two samples (arXiv 2504.17160, "
+    "Definition A.1), for which the band 0.6–0.8 is published",
+    "balance": "`balance_oui`, the minority count of each unit (arXiv 2605.10161 and 2605.11571), for which "
+    "no band is published",
+}
+
+
+def check_kind(kind: object) -> None:
+    """TypeError where no kind is given, ValueError for an unknown one; both explain the choice."""
+    if kind in KINDS:
+        return
+    choice = " or ".join(f"kind={name!r}: {meaning}" for name, meaning in KINDS.items())
+    if kind is None:
+        raise TypeError(f"OUI needs a kind, since two indicators share the name: {choice}")
+    raise ValueError(f"kind = {kind!r} is unknown; choose {choice}")
 
 
 def pairwise_oui(pattern: Pattern, pairs: Tensor | None = None) -> float:
@@ -87,22 +105,23 @@ def balance_oui(pattern: Pattern) -> float:
 class OUI(Watch):
     """Reads an indicator from the batches of a running training loop.
 
-        oui = OUI(model)
+        oui = OUI(model, kind="pairwise")
         for x, y in loader:          # … forward, backward, step: as ever
         oui.compute()                # mean over the batches read so far
 
     Every forward pass `model(x)` in the chosen mode gives a *reading*: the indicator of that batch,
     each layer with equal weight. `compute()` is the plain mean of the readings. Nothing is stored
     but sums, so memory does not grow; no gradient is touched; nothing waits for a GPU before
-    `compute()`, unless all pairs are asked for. A batch of one sample is passed over. A smaller last
+    `compute()`, unless all pairs are asked for. A batch of one sample is skipped. A smaller last
     batch counts like the others, and biases the balance indicator (see the module's text): use
-    drop_last=True. A reading of activations that are not finite is nan, and so is every mean that it
-    enters: a diverged network is not a collapsed one. Calling `compute()` and `reset()` after every epoch
-    gives a curve.
+    drop_last=True. Where activations are not finite, the reading is nan, and so is every mean that contains
+    it: a diverged network is not mistaken for a collapsed one. For a curve, call `compute()` and `reset()`
+    after every epoch.
 
     Args:
         model: any module.
-        kind: "balance" (`balance_oui`) or "pairwise" (`pairwise_oui`).
+        kind: "pairwise" (`pairwise_oui`; the band 0.6–0.8 is this one's) or "balance" (`balance_oui`).
+            Required.
         layers: as in `record_patterns`; None watches every gate module.
         pairs: for "pairwise": how many pairs are drawn by `fixed_pairs(B, pairs, seed)`, once for each batch
             size B; None takes all pairs.
@@ -110,19 +129,19 @@ class OUI(Watch):
         mode: "train", "eval" or "any": the mode of the model, `model.training`, that is read.
         seed: of the pairs.
 
-    Under `torch.compile`, attach it before the first call: what is compiled by then has no hooks. On a GPU a
-    reading launches about ten small kernels a layer, which shows where launches are the limit: on an H200 a
-    training step of a ResNet-18 on 512 images of 32×32 took 1.25 times as long in float32 and 1.4 times under
-    bfloat16; with `every=10` no longer than without.
+    Under `torch.compile`, attach it before the first call: a model compiled earlier runs without the hooks.
+    On a GPU a reading launches about ten small kernels a layer, which shows where launches are the limit: on
+    an H200 a training step of a ResNet-18 on 512 images of 32×32 took 1.25 times as long in float32 and 1.4
+    times under bfloat16; with `every=10` no longer than without.
 
     The protocol of arXiv 2504.17160, in training mode, every 10th batch, with 28 fixed pairs, is
     `OUI(model, kind="pairwise", every=10)`, computed and reset after every epoch.
 
-    Detach it with `close()`, or use it as a context manager. Raises ValueError for a setting that
-    does not exist, and as `record_patterns`.
+    Detach it with `close()`, or use it as a context manager. Raises TypeError without a kind, ValueError for
+    a setting that does not exist, and as `record_patterns`.
 
     >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU())
-    >>> with OUI(model) as oui:
+    >>> with OUI(model, kind="pairwise") as oui:
     ...     for _ in range(4):
     ...         _ = model(torch.randn(16, 3))
     >>> oui.readings, 0 <= oui.compute() <= 1
@@ -132,7 +151,7 @@ class OUI(Watch):
     def __init__(
         self,
         model: nn.Module,
-        kind: Literal["balance", "pairwise"] = "balance",
+        kind: Kind | None = None,
         *,
         layers: Iterable[str] | None = None,
         pairs: int | None = 28,
@@ -140,8 +159,7 @@ class OUI(Watch):
         mode: Literal["train", "eval", "any"] = "train",
         seed: int = 0,
     ) -> None:
-        if kind not in ("balance", "pairwise"):
-            raise ValueError(f"kind = {kind!r}: choose 'balance' or 'pairwise'")
+        check_kind(kind)
         if mode not in ("train", "eval", "any"):
             raise ValueError(f"mode = {mode!r}: choose 'train', 'eval' or 'any'")
         if every < 1 or (pairs is not None and pairs < 1):
@@ -152,7 +170,7 @@ class OUI(Watch):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What defines a reading; states can be exchanged between equal settings only."""
+        """What defines a reading; a state can only be loaded where the settings are equal."""
         return {
             "kind": self.kind,
             "pairs": self.pairs,
@@ -194,7 +212,7 @@ class OUI(Watch):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict()`. Raises ValueError if its settings or layers are others."""
+        """Continue from a `state_dict()`. Raises ValueError if its settings or layers differ from these."""
         if state["settings"] != self.settings:
             raise ValueError(f"the state was made with {state['settings']}, this OUI has {self.settings}")
         unknown = [name for name in state["layers"] if name.split("#")[0] not in self.layers]
@@ -238,8 +256,8 @@ class OUI(Watch):
     def _end(self) -> None:
         if not self._values:
             return
-        # A diverged network is not a collapsed one. What is not finite anywhere reaches the last layer, so
-        # that one is looked at, without waiting for a GPU: 0 · Σz is nan there and 0 elsewhere.
+        # A diverged network is not a collapsed one. A value that is not finite reaches the last layer from
+        # anywhere, so only that layer is checked, without waiting for a GPU: 0 · Σz is nan there, else 0.
         finite = 0.0 * self._last.float().sum()
         del self._last
         values = {name: value + finite.to(value.device) for name, value in self._values.items()}

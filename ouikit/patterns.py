@@ -4,6 +4,8 @@ The bit of a unit is `z > 0`, strictly, where z is its pre-activation: an exactl
 A pattern is a bool tensor `[B, units…]`; its first dimension is always the samples.
 """
 
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,26 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-GATES = (
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.PReLU,
-    nn.RReLU,
-    nn.ELU,
-    nn.SELU,
-    nn.CELU,
-    nn.SiLU,
-    nn.GELU,
-    nn.Mish,
-    nn.Hardswish,
-    nn.Softplus,
-)
-"""Gate modules: elementwise, pass a positive input on and shut, bend or damp a negative one.
-
-Sigmoid and tanh saturate on both sides, and GLU takes its gate from another half: these are not
-gates here, but `layers=` can watch them too.
-"""
+from ouikit.gates import gate_modules, is_gate, unregistered_gates
 
 Pattern = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
 
@@ -50,8 +33,9 @@ def record_patterns(model: nn.Module, layers: Iterable[str] | None = None) -> It
     used several times in one pass has an entry per use: "relu", "relu#2", … A pattern needs 1 byte
     per unit and sample.
 
-    `layers=None` watches every gate module (`GATES`), at its *input*: an in-place ReLU overwrites
-    that, and half precision rounds small GELU outputs to 0, but the sign of the input is exact.
+    `layers=None` watches every gate module (see `register_gate`), at its *input*: an in-place ReLU overwrites
+    that, and half precision rounds small GELU outputs to 0, but the sign of the input is exact. Modules
+    that behave like gates and are not registered are named in a warning.
     `layers=` takes names as in `model.named_modules()`. A gate among them is read at its input as
     well; any other module (linear, convolution, norm, FFN) at its *output*, which is the
     pre-activation of a functional activation that follows.
@@ -171,7 +155,7 @@ class Watch:
         self._uses: Counter[str] = Counter()
         self._handles = [model.register_forward_pre_hook(self._enter)]
         for name, module in self.layers.items():
-            if isinstance(module, GATES):
+            if is_gate(module):
                 hook = module.register_forward_pre_hook(partial(self._gate_input, name), with_kwargs=True)
             else:
                 hook = module.register_forward_hook(partial(self._layer_output, name))
@@ -247,13 +231,22 @@ class _Recorder(Watch):
 def _choose(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.Module]:
     """The modules to watch, by name."""
     if layers is None:
-        gates: dict[str, nn.Module] = {n: m for n, m in model.named_modules() if isinstance(m, GATES)}
-        if not gates:
+        found, passed_over = gate_modules(model), unregistered_gates(model)
+        title = type(model).__name__
+        advice = (
+            f"{title} has modules that behave like gates and are not registered: {passed_over}. They are not "
+            "watched: call ouikit.register_gate on their classes, or name what is to be watched in layers=[…]"
+        )
+        if not found and passed_over:
+            raise ValueError(advice)
+        if not found:
             raise ValueError(
-                f"{type(model).__name__} has no gate module (ReLU, GELU, SiLU, …); functional activations "
-                "are watched through the layers before them: pass layers=[names of those]"
+                f"{title} has no gate module (ReLU, GELU, SiLU, …); functional activations are watched "
+                "through the layers before them: pass layers=[names of those]"
             )
-        return gates
+        if passed_over:
+            warnings.warn(advice, stacklevel=_outside())
+        return found
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
         raise ValueError("layers is empty: name at least one layer, or pass None for every gate module")
@@ -265,6 +258,16 @@ def _choose(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.Modu
                 f"{type(model).__name__} has no layer {name!r}; nearest: {', '.join(near) or 'none'}"
             )
     return {name: modules[name] for name in names}
+
+
+def _outside() -> int:
+    """The `stacklevel` of a warning that points at the first caller outside this package."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(
+        ("ouikit.", "contextlib")
+    ):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @cache

@@ -83,7 +83,7 @@ def test_a_model_on_two_devices() -> None:
             return self.there(self.here(x).cuda() - 0.5)
 
     model, x = Split(), torch.randn(16, 50)
-    with OUI(model) as oui, record_patterns(model) as patterns:
+    with OUI(model, kind="balance") as oui, record_patterns(model) as patterns:
         model(x)
     assert {name: bits.device.type for name, bits in patterns.items()} == {"here": "cpu", "there": "cuda"}
     assert oui.compute() == pytest.approx(balance_oui(patterns))
@@ -94,12 +94,12 @@ def test_mixed_precision(dtype: torch.dtype) -> None:
     """Under autocast, and nan where a batch overflows."""
     model = nn.Sequential(nn.Linear(30, 200), nn.ReLU(), nn.Linear(200, 1)).cuda()
     x = torch.randn(32, 30, device="cuda")
-    with OUI(model) as plain, torch.autocast("cuda", dtype):
+    with OUI(model, kind="balance") as plain, torch.autocast("cuda", dtype):
         model(x)
     with record_patterns(model) as patterns, torch.autocast("cuda", dtype):
         model(x)
     assert plain.compute() == pytest.approx(balance_oui(patterns))
-    with OUI(model) as diverged:
+    with OUI(model, kind="balance") as diverged:
         model(x * float("inf"))
     assert diverged.compute() != diverged.compute()
 
@@ -110,11 +110,11 @@ def test_a_compiled_model(backend: str) -> None:
         nn.Sequential(nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, 2)).cuda(),
         torch.randn(4, 32, 30),
     )
-    with OUI(model) as oui:
+    with OUI(model, kind="balance") as oui:
         compiled = torch.compile(model, backend=backend)
         for x in batches.cuda():
             compiled(x).sum().backward()
-    with OUI(model) as plain:
+    with OUI(model, kind="balance") as plain:
         for x in batches.cuda():
             model(x)
     assert oui.readings == 4

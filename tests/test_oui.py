@@ -279,12 +279,21 @@ def test_fixed_pairs_default_to_28_and_reach_every_pair() -> None:
         (lambda: pairwise_oui(bits("1", "0"), torch.ones(1, 2)), TypeError, r"fixed_pairs\(2\)"),
         (lambda: fixed_pairs(1), ValueError, "B = 1"),
         (lambda: fixed_pairs(8, 0), ValueError, "k = 0"),
-        (lambda: OUI(nn.ReLU(), kind="pair"), ValueError, "kind = 'pair'"),  # type: ignore[arg-type]
-        (lambda: OUI(nn.ReLU(), mode="both"), ValueError, "mode = 'both'"),  # type: ignore[arg-type]
-        (lambda: OUI(nn.ReLU(), every=0), ValueError, "every = 0"),
-        (lambda: OUI(nn.ReLU(), pairs=0), ValueError, "pairs = 0"),
-        (lambda: OUI(nn.Linear(2, 2)), ValueError, "no gate module"),
-        (lambda: OUI(nn.Linear(2, 2), layers=["fc"]), ValueError, "no layer 'fc'"),
+        (
+            lambda: OUI(nn.ReLU()),
+            TypeError,
+            r"needs a kind.*'pairwise'.*2504\.17160.*0\.6–0\.8.*'balance'.*2605",
+        ),
+        (
+            lambda: OUI(nn.ReLU(), kind="pair"),  # type: ignore[arg-type]
+            ValueError,
+            r"kind = 'pair' is unknown.*'pairwise'.*Definition A\.1.*'balance'.*no band",
+        ),
+        (lambda: OUI(nn.ReLU(), "balance", mode="both"), ValueError, "mode = 'both'"),  # type: ignore[arg-type]
+        (lambda: OUI(nn.ReLU(), "balance", every=0), ValueError, "every = 0"),
+        (lambda: OUI(nn.ReLU(), "balance", pairs=0), ValueError, "pairs = 0"),
+        (lambda: OUI(nn.Linear(2, 2), "balance"), ValueError, "no gate module"),
+        (lambda: OUI(nn.Linear(2, 2), "balance", layers=["fc"]), ValueError, "no layer 'fc'"),
     ],
 )
 def test_wrong_input_is_a_clear_error(call: Any, error: type[Exception], message: str) -> None:
@@ -320,7 +329,7 @@ def mean(values: list[float]) -> float:
 @pytest.mark.parametrize(
     ("options", "indicator"),
     [
-        ({}, balance_oui),
+        ({"kind": "balance"}, balance_oui),
         ({"kind": "pairwise"}, lambda p: pairwise_oui(p, fixed_pairs(len(p["1"])))),
         (
             {"kind": "pairwise", "pairs": 5, "seed": 3},
@@ -363,7 +372,7 @@ def test_the_protocol_of_the_weight_decay_paper() -> None:
 @pytest.mark.parametrize(("mode", "readings"), [("train", 2), ("eval", 3), ("any", 5)])
 def test_mode_chooses_the_passes(mode: Any, readings: int) -> None:
     model, (batch,) = network(), batches(4)
-    with OUI(model, mode=mode) as oui:
+    with OUI(model, "balance", mode=mode) as oui:
         for training in (True, False, True, False, False):
             model.train(training)(batch)
     assert oui.readings == readings
@@ -371,7 +380,7 @@ def test_mode_chooses_the_passes(mode: Any, readings: int) -> None:
 
 def test_every_counts_passes_of_both_modes_in_mode_any() -> None:
     model, (batch,) = network(), batches(4)
-    with OUI(model, mode="any", every=2) as oui:
+    with OUI(model, "balance", mode="any", every=2) as oui:
         for training in (True, False, True, False, False):
             model.train(training)(batch)
     assert oui.readings == 3
@@ -379,7 +388,7 @@ def test_every_counts_passes_of_both_modes_in_mode_any() -> None:
 
 def test_no_reading_says_why() -> None:
     model, (batch, single) = network(), batches(4, 1)
-    with OUI(model) as oui:
+    with OUI(model, kind="balance") as oui:
         model.eval()(batch)
         model.train()(single)
         model.forward(batch)
@@ -393,17 +402,17 @@ def test_no_reading_says_why() -> None:
 def test_a_compiled_model_is_read_when_watched_before_its_first_call() -> None:
     torch.manual_seed(0)
     model, batches = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)), torch.randn(3, 16, 8)
-    with OUI(model) as plain:
+    with OUI(model, kind="balance") as plain:
         for x in batches:
             model(x)
     compiled = torch.compile(model, backend="eager")
-    with OUI(compiled) as oui:
+    with OUI(compiled, kind="balance") as oui:
         for x in batches:
             compiled(x).sum().backward()
         assert (oui.readings, oui.compute()) == (3, plain.compute())
     torch.compiler.reset()
     compiled(batches[0])
-    with OUI(model) as late:
+    with OUI(model, kind="balance") as late:
         compiled(batches[0])
         with pytest.raises(RuntimeError, match="no reading yet"):
             late.compute()
@@ -435,7 +444,7 @@ def test_training_is_untouched_and_nothing_stays_behind() -> None:
 
 def test_two_watches_do_not_meet() -> None:
     model, (batch,) = network(), batches(6)
-    with OUI(model) as outer:
+    with OUI(model, kind="balance") as outer:
         with OUI(model, kind="pairwise", layers=["3"]) as inner, record_patterns(model) as patterns:
             model(batch)
         model(batch)
@@ -447,7 +456,7 @@ def test_two_watches_do_not_meet() -> None:
 def test_a_copy_of_the_model_does_not_feed_the_original() -> None:
     """An exponential moving average deep-copies the model in the middle of training."""
     model, (batch,) = network(), batches(6)
-    with OUI(model) as oui:
+    with OUI(model, kind="balance") as oui:
         model(batch)
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             twin(batch)
@@ -456,7 +465,7 @@ def test_a_copy_of_the_model_does_not_feed_the_original() -> None:
 
 def test_a_failed_pass_is_no_reading() -> None:
     model, (batch,) = network(), batches(6)
-    with OUI(model) as oui:
+    with OUI(model, kind="balance") as oui:
         with pytest.raises(RuntimeError):
             model(torch.randn(6, 1, 9, 9))  # the convolution and its ReLU run, the linear layer fails
         model(batch)
@@ -477,7 +486,7 @@ def test_layers_that_are_not_always_used() -> None:
             return self.second(x - 0.5) if self.twice else x
 
     model = Sometimes()
-    with OUI(model) as oui:
+    with OUI(model, kind="balance") as oui:
         model(torch.tensor([[1.0], [2.0]]))
         model.twice = True
         model(torch.tensor([[1.0], [-1.0]]))
@@ -487,7 +496,7 @@ def test_layers_that_are_not_always_used() -> None:
 
 def test_layers_must_agree_about_the_samples() -> None:
     model = nn.Sequential(nn.ReLU(), nn.Flatten(0, 1), nn.ReLU())
-    with OUI(model), pytest.raises(ValueError, match=r"'2' has 12 samples.*before it 4"):
+    with OUI(model, kind="balance"), pytest.raises(ValueError, match=r"'2' has 12 samples.*before it 4"):
         model(torch.randn(4, 3, 5))
 
 
@@ -495,7 +504,7 @@ def test_layers_must_agree_about_the_samples() -> None:
 def test_half_precision_and_inference_mode(dtype: torch.dtype) -> None:
     model = network().to(dtype).eval()
     (batch,) = batches(6)
-    with OUI(model, mode="eval") as oui, torch.inference_mode():
+    with OUI(model, "balance", mode="eval") as oui, torch.inference_mode():
         model(batch.to(dtype))
         model(batch.to(dtype))
     assert oui.compute() == pytest.approx(balance_oui(patterns_of(model, batch.to(dtype))))
@@ -525,13 +534,13 @@ def test_state_survives_a_checkpoint_and_json() -> None:
 
 def test_a_foreign_state_is_an_error() -> None:
     model, (batch,) = network(), batches(8)
-    with OUI(model) as oui:
+    with OUI(model, kind="balance") as oui:
         model(batch)
     state = oui.state_dict()
     with pytest.raises(ValueError, match=r"'kind': 'balance'.*this OUI has.*'kind': 'pairwise'"):
         OUI(model, kind="pairwise").load_state_dict(state)
     with pytest.raises(ValueError, match="layers that this model lacks: 4"):
-        OUI(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), seed=0).load_state_dict(state)
+        OUI(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "balance", seed=0).load_state_dict(state)
 
 
 @pytest.mark.parametrize("kind", ["balance", "pairwise"])
@@ -583,7 +592,7 @@ def test_the_benchmark_network_is_a_resnet_18() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_diverged_network_reads_nan_not_collapse(bad: float) -> None:
     model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU())
-    with OUI(model) as oui:
+    with OUI(model, kind="balance") as oui:
         model(torch.randn(16, 3))
         assert 0 <= oui.compute() <= 1
         model(torch.full((16, 3), bad))

@@ -16,11 +16,12 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ouikit import flip_rate, hamming_distances, record_patterns
-from ouikit.patterns import GATES, _compiled_hamming, _distances_by_popcount, positive
+from ouikit.gates import registered_gates
+from ouikit.patterns import _compiled_hamming, _distances_by_popcount, positive
 
 torch.set_num_threads(1)
 
-GATE_MODULES = [gate() for gate in GATES] + [
+GATE_MODULES = [gate() for gate in registered_gates()] + [
     nn.ReLU(inplace=True),
     nn.GELU(approximate="tanh"),
     nn.SiLU(inplace=True),

@@ -15,10 +15,12 @@ def hamming(bits: Any, isa: str = "auto", threads: int | None = None) -> np.ndar
     bits: `[rows, n]`, either bool, or packed, as uint8 (`numpy.packbits(x, axis=1)`) or uint64 words;
     a CPU tensor of bool or uint8 will do too. Bits that pad a row must be the same in every row.
 
+    Raises TypeError for other types, ValueError for another number of dimensions.
+
     >>> hamming(np.array([[True, True], [True, False], [False, False]])).tolist()
     [[0, 1, 2], [1, 0, 1], [2, 1, 0]]
     """
-    array = bits.detach().numpy() if is_tensor(bits) and bits.device.type == "cpu" else bits
+    array = bits.numpy() if is_tensor(bits) and bits.device.type == "cpu" else bits
     if not isinstance(array, np.ndarray) or array.dtype not in (np.bool_, np.uint8, np.uint64):
         raise TypeError(f"bits must be bool, or packed as uint8 or uint64, not {describe(bits)}")
     if array.ndim != 2:

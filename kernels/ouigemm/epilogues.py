@@ -1,7 +1,7 @@
-"""What becomes of the sums of a product before they reach memory.
+"""Epilogues: what is done to the sums T = A·B of a product before they are written to memory.
 
-Without an epilogue they are the result: C = alpha·T + beta·C, in s32 for integers and in f32 for the
-others. Arithmetic is in f32 with a rounding after each step, the same on every rung.
+Without an epilogue the result is C = alpha·T + beta·C, in s32 for integers and in f32 for floats. The
+arithmetic of an epilogue is in f32 with a rounding after each step, the same on every rung.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ouigemm.operands import describe, is_tensor
+from ouigemm.operands import describe, is_tensor, refuse_gradient
 
 FLOAT32, INT8, UINT8 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.uint8)
 
@@ -55,7 +55,7 @@ class Requantised(Scaled):
             raise TypeError(f"zero_point must be an int, not {self.zero_point!r}")
         limits = np.iinfo(dtype)
         if not limits.min <= self.zero_point <= limits.max:
-            raise ValueError(f"zero_point {self.zero_point} is no {dtype}")
+            raise ValueError(f"zero_point {self.zero_point} does not fit {dtype}")
 
 
 def check_columns(epilogue: Scaled, columns: int) -> None:
@@ -67,8 +67,10 @@ def check_columns(epilogue: Scaled, columns: int) -> None:
 
 
 def _floats(x: Any, name: str, scalar: bool = False) -> np.ndarray:
-    """A copy in f32, one-dimensional, that no later change of `x` reaches."""
-    values = np.asarray(x.detach() if is_tensor(x) else x)
+    """A one-dimensional copy in f32: later changes of `x` do not alter it."""
+    if is_tensor(x):
+        refuse_gradient(x, name)
+    values = np.asarray(x)
     if values.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be real numbers, not {describe(values)}")
     if values.ndim != 1 and not (scalar and values.ndim == 0):

@@ -43,7 +43,8 @@ class Operand(NamedTuple):
 
 
 def operand(x: Any, name: str) -> Operand:
-    """`x` as an operand. TypeError for what is no such matrix, ValueError for a wrong shape or place."""
+    """`x` as an operand. TypeError for anything but a matrix of these types, ValueError for a wrong shape or
+    place, or a tensor that requires grad."""
     plain = _plain(x)
     if plain is not None:
         return Operand(plain, _NATIVE[plain.dtype], plain is not x)
@@ -77,9 +78,9 @@ def destination(out: Any, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray
 
 
 def _plain(x: Any) -> np.ndarray | None:
-    """The array of what nearly everybody hands over, found in a microsecond; None for all else.
+    """The array of the most frequent arguments, found in a microsecond; None for all others.
 
-    That is a contiguous matrix of a native type: NumPy's, or a CPU tensor's without a gradient.
+    Those are contiguous matrices of a native type: NumPy's, or a CPU tensor's without a gradient.
     """
     if type(x) is not np.ndarray:
         if not is_tensor(x) or x.dtype not in _torch_natives():
@@ -105,6 +106,14 @@ def describe(x: Any) -> str:
     return f"{kind}{type(x).__name__}{shape}"
 
 
+def refuse_gradient(x: Any, name: str) -> None:
+    """ValueError for a tensor that requires grad: no gradient passes through this package."""
+    if x.requires_grad:
+        raise ValueError(
+            f"{name} requires grad, and ouigemm computes no gradients: pass {name}.detach() if none are needed"
+        )
+
+
 def is_tensor(x: Any) -> bool:
     """Whether `x` is a torch tensor, without an import of torch."""
     torch = sys.modules.get("torch")
@@ -112,7 +121,7 @@ def is_tensor(x: Any) -> bool:
 
 
 def _array(x: Any, name: str) -> tuple[np.ndarray, str, bool]:
-    """(array, name of its type, is it torch's)."""
+    """The array, the name of its type, and whether torch owns it."""
     if isinstance(x, BFloat16):
         return x.bits, "bfloat16", False
     if isinstance(x, np.ma.MaskedArray):
@@ -131,14 +140,15 @@ def _array(x: Any, name: str) -> tuple[np.ndarray, str, bool]:
 
 def _array_of_tensor(x: Any, name: str) -> tuple[np.ndarray, str, bool]:
     torch = sys.modules["torch"]
+    refuse_gradient(x, name)
     if x.device.type != "cpu":
         raise ValueError(f"{name} is on {x.device}; ouigemm works on the CPU only")
     if x.layout != torch.strided or x.is_quantized:
         raise TypeError(f"{name} must be a dense tensor of plain numbers, not {x.layout} {x.dtype}")
     if x.dtype == torch.bfloat16:
-        return x.detach().view(torch.int16).numpy().view(np.uint16), "bfloat16", True
+        return x.view(torch.int16).numpy().view(np.uint16), "bfloat16", True
     try:
-        array = x.detach().numpy()
+        array = x.numpy()
     except TypeError as error:
         raise TypeError(
             f"{name} is {x.dtype} {tuple(x.shape)}; the types are {', '.join(ELEMENTS)}"

@@ -20,9 +20,9 @@ ACCUMULATOR, SCALED, S8, U8 = range(4)
 
 
 class Weights:
-    """A matrix B in the layout of a micro-kernel: made by `pack`, used by `gemm` in the place of B.
+    """A matrix B in the layout of a micro-kernel: made by `pack`, taken by `gemm` in place of B.
 
-    It keeps nothing of the original matrix. Weights of int8 serve uint8 and int8 matrices A alike.
+    It is a copy of the original matrix. Weights of int8 serve uint8 and int8 matrices A alike.
     """
 
     def __init__(self, b: Any, isa: str = "auto") -> None:
@@ -47,6 +47,8 @@ class Weights:
 
 def pack(b: Any, isa: str = "auto") -> Weights:
     """Pack B once, for `gemm(a, weights)` many times.
+
+    Raises as `gemm` for b.
 
     >>> weights = pack(np.eye(3, dtype=np.int8))
     >>> gemm(np.array([[1, 2, 3]], np.uint8), weights).tolist()
@@ -79,7 +81,11 @@ def gemm(
     lower one. threads=None takes all CPUs that the process may use; small products take fewer. Bits do
     not depend on the number of threads. The GIL is released.
 
-    Raises TypeError for types that have no product, ValueError for shapes and places that do not fit.
+    Raises TypeError for types that have no product; ValueError for shapes and places that do not fit, and for
+    a tensor (a, b, out, or a number of the epilogue) that requires grad, since no gradient is computed.
+
+    >>> gemm(np.array([[1, 2]], np.int16), np.array([[3], [4]], np.int16)).tolist()
+    [[11]]
     """
     left = operand(a, "a")
     right = b if isinstance(b, Weights) else operand(b, "b")
@@ -152,7 +158,7 @@ def _output(kind: str, epilogue: Scaled | None, alpha: float, beta: float, n: in
             if value != int(value) if np.isfinite(value) else True:
                 raise ValueError(f"{name} = {value} must be whole for an int32 result; Scaled gives float32")
             if not -(2**31) <= value < 2**31:
-                raise ValueError(f"{name} = {value} is no int32")
+                raise ValueError(f"{name} = {value} does not fit int32")
         return ACCUMULATOR, INT32
     if not isinstance(epilogue, Scaled):
         raise TypeError(f"epilogue must be Scaled, Requantised or None, not {type(epilogue).__name__}")

@@ -100,7 +100,7 @@ def test_factors_that_are_no_numbers(value):
 
 @pytest.mark.parametrize("value", [0.5, 2**31, float("nan"), float("inf")])
 def test_factors_of_integers_are_whole(value):
-    with pytest.raises(ValueError, match=r"alpha = .* (must be whole|is no int32)"):
+    with pytest.raises(ValueError, match=r"alpha = .* (must be whole|does not fit int32)"):
         ouigemm.gemm(U8, S8, alpha=value)
 
 
@@ -134,7 +134,7 @@ def test_epilogues_that_do_not_fit():
         (TypeError, "dtype must be int8 or uint8, not int16", {"scale": 1.0, "dtype": "int16"}),
         (TypeError, "dtype must be int8 or uint8, not 'byte8'", {"scale": 1.0, "dtype": "byte8"}),
         (TypeError, "zero_point must be an int", {"scale": 1.0, "zero_point": 0.5}),
-        (ValueError, "zero_point 200 is no int8", {"scale": 1.0, "zero_point": 200}),
+        (ValueError, "zero_point 200 does not fit int8", {"scale": 1.0, "zero_point": 200}),
     ],
 )
 def test_wrong_epilogues(error, message, arguments):

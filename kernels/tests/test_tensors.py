@@ -44,10 +44,28 @@ def test_tensors_and_arrays_mix(torch, rng):
     assert isinstance(ouigemm.gemm(a, torch.from_numpy(b)), np.ndarray)
 
 
-def test_parameters_need_no_detaching(torch):
-    layer = torch.nn.Linear(6, 4)
-    x = torch.randn(3, 6)
-    got = ouigemm.gemm(x, layer.weight.T, epilogue=ouigemm.Scaled(bias=layer.bias))
+def test_tensors_that_require_grad_are_refused(torch):
+    """Not dropped in silence: the message gives the way out, and with it the product is the layer's."""
+    layer, x = torch.nn.Linear(6, 4), torch.randn(3, 6)
+    weight, bias, out = layer.weight.T, layer.bias, torch.zeros(3, 4, requires_grad=True)
+    for name, call in {
+        "a": lambda: ouigemm.gemm(x.clone().requires_grad_(), weight.detach()),
+        "b": lambda: ouigemm.gemm(x, weight),
+        "out": lambda: ouigemm.gemm(x, weight.detach(), out),
+        "bias": lambda: ouigemm.Scaled(bias=bias),
+        "scale": lambda: ouigemm.Requantised(scale=bias),
+    }.items():
+        with pytest.raises(ValueError, match=rf"^{name} requires grad, .*pass {name}\.detach\(\)"):
+            call()
+    for matrix in (layer.weight, layer.weight.T, layer.bfloat16().weight):
+        with pytest.raises(ValueError, match=r"^b requires grad"):
+            ouigemm.pack(matrix)
+    assert not out.any()
+
+
+def test_detached_parameters_give_the_output_of_the_layer(torch):
+    layer, x = torch.nn.Linear(6, 4), torch.randn(3, 6)
+    got = ouigemm.gemm(x, layer.weight.T.detach(), epilogue=ouigemm.Scaled(bias=layer.bias.detach()))
     torch.testing.assert_close(got, layer(x).detach())
 
 

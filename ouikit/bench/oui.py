@@ -54,7 +54,7 @@ def _overhead(model: nn.Module, batch: Tensor) -> list[Row]:
         balance_oui(patterns)
 
     def streamed() -> None:
-        with OUI(model, mode="any") as oui:
+        with OUI(model, kind="balance", mode="any") as oui:
             model(batch)
         oui.compute()
 
@@ -134,7 +134,7 @@ def _memory() -> Row:
     """Everything that two indicators and their small model hold, pickled, after 200 and 10 batches."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 32), nn.GELU())
     held = []
-    with OUI(model) as balance, OUI(model, kind="pairwise") as pairwise:
+    with OUI(model, kind="balance") as balance, OUI(model, kind="pairwise") as pairwise:
         for batches in (10, 190):
             for _ in range(batches):
                 model(torch.randn(16, 3, 5, 5))

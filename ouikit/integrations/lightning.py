@@ -9,7 +9,7 @@
         def configure_optimizers(self):
             return torch.optim.AdamW(decay_groups(self, 1e-2), lr=3e-4)    # for OUIDecay alone
 
-    Trainer(callbacks=[OUICallback(), OUIDecayCallback(gap=256)])
+    Trainer(callbacks=[OUICallback(kind="pairwise"), OUIDecayCallback(gap=256)])
 
 Only calls of a module are read, and Lightning does not call the LightningModule itself: where
 `training_step` calls a part of it, as `self.net(x)`, say `module="net"`. Both callbacks keep their state in
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from ouikit.optim import OUIDecay
-from ouikit.oui import OUI
+from ouikit.oui import OUI, Kind, check_kind
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -37,15 +37,17 @@ class OUICallback(Callback):
     processes it is the mean of theirs. `oui` is the running `ouikit.OUI`, for `per_layer()`.
 
     Args:
+        kind: "pairwise" or "balance", as for `ouikit.OUI`; required.
         module: name of the submodule whose calls are read; "" is the LightningModule.
-        settings: keywords of `ouikit.OUI` (kind, layers, pairs, every, mode, seed).
+        settings: the other keywords of `ouikit.OUI` (layers, pairs, every, mode, seed).
 
-    Raises at the start of training as `OUI`, AttributeError for a module that does not exist; RuntimeError
-    at the end of an epoch without a reading.
+    Raises for its kind at once, and at the start of training as `OUI`; AttributeError for a module that does
+    not exist; RuntimeError at the end of an epoch without a reading.
     """
 
-    def __init__(self, *, module: str = "", **settings: Any) -> None:
-        self.module, self.settings = module, settings
+    def __init__(self, kind: Kind | None = None, *, module: str = "", **settings: Any) -> None:
+        check_kind(kind)
+        self.module, self.settings = module, {"kind": kind, **settings}
         self.oui: OUI | None = None
         self._saved: dict[str, Any] = {}
 

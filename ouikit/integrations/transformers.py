@@ -4,10 +4,11 @@
 
     optimizer = torch.optim.AdamW(decay_groups(model, 1e-2), lr=3e-4)      # for OUIDecay alone
     Trainer(model, args, train_dataset=data, optimizers=(optimizer, None),
-            callbacks=[OUICallback(layers=names), OUIDecayCallback(gap=256)])
+            callbacks=[OUICallback(kind="pairwise"), OUIDecayCallback(gap=256)])
 
-Models of Transformers mostly have activations of their own, which are no gates of `ouikit.record_patterns`:
-name the linear layers before them, as `[n for n, _ in model.named_modules() if n.endswith("fc1")]`.
+The activation classes of Transformers (GELUActivation, NewGELUActivation, …) are gates and need no naming.
+Where a model calls its activations as functions, name the linear layers before them, as
+`layers=[n for n, _ in model.named_modules() if n.endswith("fc1")]`.
 
 Both callbacks keep their state in the checkpoint's `trainer_state.json`, and a resumed run goes on from it
 whether or not `restore_callback_states_from_checkpoint` is set. Use one of each per Trainer.
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from ouikit.optim import OUIDecay
-from ouikit.oui import OUI
+from ouikit.oui import OUI, Kind, check_kind
 
 try:
     from transformers import TrainerCallback, TrainerState
@@ -36,15 +37,17 @@ class OUICallback(TrainerCallback, ExportableState):
     the first one's. `oui` is the running `ouikit.OUI`, for `per_layer()`.
 
     Args:
+        kind: "pairwise" or "balance", as for `ouikit.OUI`; required.
         module: name of the submodule whose calls are read; "" is the model.
-        settings: keywords of `ouikit.OUI` (kind, layers, pairs, every, mode, seed).
+        settings: the other keywords of `ouikit.OUI` (layers, pairs, every, mode, seed).
 
-    Raises at the start of training as `OUI`, AttributeError for a module that does not exist; RuntimeError
-    at a logging step without a reading.
+    Raises for its kind at once, and at the start of training as `OUI`; AttributeError for a module that does
+    not exist; RuntimeError at a logging step without a reading.
     """
 
-    def __init__(self, *, module: str = "", **settings: Any) -> None:
-        self.module, self.settings = module, settings
+    def __init__(self, kind: Kind | None = None, *, module: str = "", **settings: Any) -> None:
+        check_kind(kind)
+        self.module, self.settings = module, {"kind": kind, **settings}
         self.oui: OUI | None = None
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **event: Any) -> None:

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.pooling import _AdaptiveMaxPoolNd, _MaxPoolNd
 
-from ouikit.patterns import GATES, positive
+from ouikit.gates import gate_modules
+from ouikit.patterns import positive
 
 NORMS = ("frozen", "affine")
 DECIDES = ("structure", "own")
@@ -246,7 +247,7 @@ def _norms(network: nn.Module) -> list[_BatchNorm]:
 
 
 def _refuse_other_gates(network: nn.Module) -> None:
-    names = {name: type(m).__name__ for name, m in network.named_modules() if isinstance(m, GATES)}
+    names = {name: type(module).__name__ for name, module in gate_modules(network).items()}
     other = {name: kind for name, kind in names.items() if kind != "ReLU"}
     if other:
         name, kind = next(iter(other.items()))

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from ouikit import balance_oui, pairwise_oui
+from ouikit import OUI, balance_oui, pairwise_oui
 from ouikit.optim import OUIDecay, decay_groups
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -126,7 +126,7 @@ def fit(folder, callbacks, *, module=None, epochs=3, resume=None, validate=False
 
 
 def test_lightning_logs_every_epochs_mean(tmp_path):
-    both = [for_lightning.OUICallback(), for_lightning.OUICallback(kind="pairwise", pairs=None)]
+    both = [for_lightning.OUICallback(kind="balance"), for_lightning.OUICallback(kind="pairwise", pairs=None)]
     module, trainer, spy = fit(tmp_path, both, validate=True)
     for kind, name in enumerate(("balance_oui", "pairwise_oui")):
         assert [row[name] for row in spy.metrics] == pytest.approx(averages(module.net.readings, 6, kind))
@@ -135,12 +135,14 @@ def test_lightning_logs_every_epochs_mean(tmp_path):
 
 
 def test_lightning_reads_the_named_part(tmp_path):
-    module, _, spy = fit(tmp_path, [for_lightning.OUICallback(module="net")], module=Module(whole=False))
+    module, _, spy = fit(
+        tmp_path, [for_lightning.OUICallback(kind="balance", module="net")], module=Module(whole=False)
+    )
     assert [row["balance_oui"] for row in spy.metrics] == pytest.approx(averages(module.net.readings, 6))
     with pytest.raises(RuntimeError, match="no reading yet: 0 forward passes"):
-        fit(tmp_path, [for_lightning.OUICallback()], module=Module(whole=False))
+        fit(tmp_path, [for_lightning.OUICallback(kind="balance")], module=Module(whole=False))
     with pytest.raises(AttributeError, match="nett"):
-        fit(tmp_path, [for_lightning.OUICallback(module="nett")])
+        fit(tmp_path, [for_lightning.OUICallback(kind="balance", module="nett")])
 
 
 def by_hand(epochs, accumulate):
@@ -176,7 +178,7 @@ def test_lightning_steers_decay_once_per_optimiser_step(tmp_path, accumulate):
 
 def test_lightning_resumes_bit_for_bit(tmp_path):
     def callbacks():
-        return [for_lightning.OUICallback(every=2), for_lightning.OUIDecayCallback(gap=4)]
+        return [for_lightning.OUICallback(kind="balance", every=2), for_lightning.OUIDecayCallback(gap=4)]
 
     def saving(**when):
         return pl.callbacks.ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, **when)
@@ -200,8 +202,10 @@ def test_lightning_resumes_bit_for_bit(tmp_path):
 
 def test_lightning_goes_on_within_an_epoch(tmp_path):
     saving = pl.callbacks.ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
-    fit(tmp_path, [for_lightning.OUICallback(), saving], epochs=1, enable_checkpointing=True)
-    _, _, spy = fit(tmp_path, [for_lightning.OUICallback()], epochs=1, resume=tmp_path / "step=4.ckpt")
+    fit(tmp_path, [for_lightning.OUICallback(kind="balance"), saving], epochs=1, enable_checkpointing=True)
+    _, _, spy = fit(
+        tmp_path, [for_lightning.OUICallback(kind="balance")], epochs=1, resume=tmp_path / "step=4.ckpt"
+    )
     assert spy.counts == [6]  # four before, two after
 
 
@@ -221,7 +225,7 @@ def test_lightning_lets_go_after_an_error(tmp_path):
             raise ArithmeticError
 
     module = Module()
-    callbacks = [for_lightning.OUICallback(), for_lightning.OUIDecayCallback(), Breaks()]
+    callbacks = [for_lightning.OUICallback(kind="balance"), for_lightning.OUIDecayCallback(), Breaks()]
     with pytest.raises(ArithmeticError):
         fit(tmp_path, callbacks, module=module)
     assert hooks_of(module) == 0
@@ -291,7 +295,7 @@ def losses(trainer):
 
 def test_transformers_logs_with_the_loss(tmp_path):
     later = Later()
-    callbacks = [for_transformers.OUICallback(module="net"), later]
+    callbacks = [for_transformers.OUICallback(kind="balance", module="net"), later]
     trainer = trainer_of(tmp_path, callbacks, steered=False, eval_strategy="steps", eval_steps=3)
     trainer.train()
     assert sum("eval_loss" in row for row in later.seen) == 4
@@ -331,7 +335,10 @@ def test_transformers_steers_decay_once_per_optimiser_step(tmp_path, accumulate)
 @pytest.mark.parametrize("restore", [False, True], ids=["plain", "restored"])
 def test_transformers_resumes_bit_for_bit(tmp_path, restore):
     def trainer(**options):
-        callbacks = [for_transformers.OUICallback(every=2), for_transformers.OUIDecayCallback(gap=4)]
+        callbacks = [
+            for_transformers.OUICallback(kind="balance", every=2),
+            for_transformers.OUIDecayCallback(gap=4),
+        ]
         return trainer_of(
             tmp_path,
             callbacks,
@@ -364,6 +371,23 @@ def test_transformers_a_second_training_starts_from_the_first_decay(tmp_path):
     assert hooks_of(trainer.model) == 0
 
 
+@pytest.mark.parametrize("library", [for_lightning, for_transformers])
+def test_a_callback_without_a_kind_is_refused_at_once(library):
+    with pytest.raises(TypeError, match=r"needs a kind.*'pairwise'.*'balance'"):
+        library.OUICallback(every=2)
+    with pytest.raises(ValueError, match="kind = 'pair' is unknown"):
+        library.OUICallback("pair")
+
+
+def test_activations_of_a_transformer_need_no_naming():
+    """GPT-2's are NewGELUActivation."""
+    config = transformers.GPT2Config(vocab_size=20, n_embd=16, n_layer=2, n_head=2, n_positions=16)
+    model = transformers.GPT2LMHeadModel(config).train()
+    with OUI(model, kind="balance") as oui:
+        model(torch.randint(20, (4, 9)))
+    assert oui.per_layer().keys() == {f"transformer.h.{i}.mlp.act" for i in range(2)}
+
+
 def test_transformers_reads_a_transformer(tmp_path):
     """OPT, whose feed-forward gates are ReLUs, with the names that the module's text gives."""
     torch.manual_seed(0)
@@ -380,7 +404,10 @@ def test_transformers_reads_a_transformer(tmp_path):
     layers = [name for name, _ in model.named_modules() if name.endswith("fc1")]
     assert len(layers) == 2
     tokens = torch.randint(20, (16, 9))
-    callbacks = [for_transformers.OUICallback(layers=layers), for_transformers.OUIDecayCallback(gap=2)]
+    callbacks = [
+        for_transformers.OUICallback(kind="balance", layers=layers),
+        for_transformers.OUIDecayCallback(gap=2),
+    ]
     trainer = trainer_of(
         tmp_path, callbacks, model=model, dataset=[{"input_ids": t, "labels": t} for t in tokens], max_steps=4
     )
@@ -398,7 +425,7 @@ def test_transformers_refuses_what_would_go_wrong(tmp_path):
         for_transformers.OUIDecayCallback().on_train_begin(SimpleNamespace(world_size=2), None, None)
     with pytest.raises(ValueError, match="decay_groups"):
         trainer_of(tmp_path, [for_transformers.OUIDecayCallback()], steered=False).train()
-    two = [for_transformers.OUICallback(), for_transformers.OUICallback(kind="pairwise")]
+    two = [for_transformers.OUICallback(kind="balance"), for_transformers.OUICallback(kind="pairwise")]
     with pytest.raises(ValueError, match="one OUICallback: this one has 2"):
         trainer_of(tmp_path, two, steered=False).train()
 

@@ -16,9 +16,9 @@ from ouikit.fl.run.steps import limited
 from ouikit.fl.setting.federation import Federation
 from ouikit.fl.setting.gates import FrozenGates
 from ouikit.fl.setting.networks import build
+from ouikit.gates import gate_modules
 from ouikit.nn.gated import DualCopy
 from ouikit.oui import balance_oui
-from ouikit.patterns import GATES
 from ouikit.probe import Probe
 from ouikit.train import fit
 
@@ -130,4 +130,4 @@ def _network(name: str, classes: int, channels: int) -> nn.Module:
 
 
 def _last_gate(model: nn.Module) -> str:
-    return [name for name, module in model.named_modules() if isinstance(module, GATES)][-1]
+    return [*gate_modules(model)][-1]
