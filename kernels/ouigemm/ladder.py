@@ -1,4 +1,8 @@
-"""The ladder of instruction sets: what there is, what `auto` picks, and why."""
+"""The ladder of instruction sets (its rungs): which are present, what `auto` picks, and why.
+
+The environment variable OUIGEMM_ISA names a rung for every call that does not: `OUIGEMM_ISA=portable`.
+OUIGEMM_THREADS sets the number of threads in the same way.
+"""
 
 import os
 import time
@@ -47,17 +51,26 @@ def kernel_name(dtype: str, m: int, n: int, isa: str = "auto") -> str:
     return name
 
 
-def block_sizes(dtype: str, m: int, n: int, k: int, isa: str = "auto") -> tuple[int, int, int]:
-    """(mc, nc, kc) of the loops, from the model of `src/blocking.c`, for one thread."""
-    return _core.blocks(_type_number(dtype), rung_number(isa), m, n, k)
+def block_sizes(
+    dtype: str, m: int, n: int, k: int, isa: str = "auto", l2: int | None = None
+) -> tuple[int, int, int]:
+    """(mc, nc, kc) of the loops, from the model of `src/blocking.c`, for one thread.
+
+    l2: bytes of the level-2 cache; None takes what `capabilities()` says of this machine.
+
+    >>> block_sizes("f32", 4096, 4096, 4096, isa="portable", l2=512 * 1024)
+    (64, 512, 2048)
+    """
+    size = _core.cache_bytes(2) if l2 is None else l2
+    return _core.blocks(_type_number(dtype), rung_number(isa), m, n, k, size)
 
 
 def peak(dtype: str, isa: str = "auto", seconds: float = 5e-3, tries: int = 5) -> tuple[str, float] | None:
-    """What one core can do at most: (instruction, multiplications and additions per second of the processor).
+    """The most that one core can do: (instruction, multiplications and additions per CPU second).
 
-    Runs the instruction of the rung's micro-kernels on registers alone, for about so many seconds, and tells
-    the best of some tries: one that another process or a slow clock disturbs is too low. No product is
-    quicker. None where the rung has no such stream (`portable`, and all but x86).
+    Runs the instruction of the rung's micro-kernels on registers alone, for about `seconds`, and returns the
+    best of some tries, since another process or a slow clock can only lower the rate. No product is quicker.
+    None where the rung has no such loop (`portable`, and all rungs but those of x86).
     """
     number, rung = _type_number(dtype), rung_number(isa)
     instruction, each = _core.run_stream(number, rung, 1)
@@ -77,7 +90,7 @@ def peak(dtype: str, isa: str = "auto", seconds: float = 5e-3, tries: int = 5) -
 
 
 def rung_number(isa: str) -> int:
-    """Index of a rung that can be used here; `auto` is what OUIGEMM_ISA says, if anything."""
+    """Index of a rung that can be used here; `auto` is the one that OUIGEMM_ISA names, if it is set."""
     if not isinstance(isa, str):
         raise TypeError(f"isa must be a name of a rung, not {isa!r}; there are: auto, {', '.join(RUNGS)}")
     forced = _core.environment("OUIGEMM_ISA") or "auto" if isa == "auto" else isa  # os.environ takes longer

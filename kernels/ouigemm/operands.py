@@ -110,7 +110,7 @@ def refuse_gradient(x: Any, name: str) -> None:
     """ValueError for a tensor that requires grad: no gradient passes through this package."""
     if x.requires_grad:
         raise ValueError(
-            f"{name} requires grad, and ouigemm computes no gradients: pass {name}.detach() if none are needed"
+            f"{name} requires grad, and ouigemm computes no gradient: pass {name}.detach() if none is needed"
         )
 
 

@@ -57,9 +57,8 @@ static size_t even_blocks(size_t extent, size_t most, size_t step)
     return size ? round_up(size, step) : step;
 }
 
-ouigemm_blocks blocking(const ouigemm_ukernel *u, size_t m, size_t n, size_t k)
+ouigemm_blocks blocking(const ouigemm_ukernel *u, size_t l2, size_t m, size_t n, size_t k)
 {
-    const size_t l2 = ouigemm_cache_bytes(2);
     ouigemm_blocks blocks;
     blocks.kc = even_blocks(k, l2 / 8 / (u->nr * element_bytes(u->b)), u->ka);
     size_t row = (k * element_bytes(u->a) / LINE + 1) * LINE; /* as it is packed */
@@ -69,10 +68,10 @@ ouigemm_blocks blocking(const ouigemm_ukernel *u, size_t m, size_t n, size_t k)
     return blocks;
 }
 
-ouigemm_blocks ouigemm_block_sizes(ouigemm_type type, int rung, size_t m, size_t n, size_t k)
+ouigemm_blocks ouigemm_block_sizes(ouigemm_type type, int rung, size_t m, size_t n, size_t k, size_t l2)
 {
     const ouigemm_ukernel *const *family = ladder_family(type, rung);
     if (!family)
         return (ouigemm_blocks){0, 0, 0};
-    return blocking(ladder_pick_height(family, ladder_pick_width(family, n)->nr, m), m, n, k);
+    return blocking(ladder_pick_height(family, ladder_pick_width(family, n)->nr, m), l2, m, n, k);
 }

@@ -5,6 +5,6 @@
 
 enum { FEWEST_ROWS = 64 };  /* of a block of A: what covers the way of B from beyond level 2 */
 
-ouigemm_blocks blocking(const ouigemm_ukernel *kernel, size_t m, size_t n, size_t k);
+ouigemm_blocks blocking(const ouigemm_ukernel *kernel, size_t l2, size_t m, size_t n, size_t k);
 
 #endif

@@ -61,7 +61,7 @@ static void plan(product *p)
     const ouigemm_epilogue *e = &p->epilogue;
     p->kernel = ladder_pick_height(ladder_family(call->type, p->weights->rung), p->weights->kernel->nr, call->m);
     p->loops = ladder_loops(p->weights->rung);
-    p->blocks = blocking(p->kernel, call->m, call->n, p->depth);
+    p->blocks = blocking(p->kernel, ouigemm_cache_bytes(2), call->m, call->n, p->depth);
     p->one_step = p->depth <= p->blocks.kc;
     p->in_place = rows_in_place(call, p->kernel, p->depth);
     p->by_rows = call->a.col == 1;

@@ -135,9 +135,9 @@ static nb::tuple run_stream(int type, int rung, size_t rounds)
     return nb::make_tuple(name_or_none(instruction), operations);
 }
 
-static nb::tuple blocks(int type, int rung, size_t m, size_t n, size_t k)
+static nb::tuple blocks(int type, int rung, size_t m, size_t n, size_t k, size_t l2)
 {
-    ouigemm_blocks b = ouigemm_block_sizes((ouigemm_type)type, rung, m, n, k);
+    ouigemm_blocks b = ouigemm_block_sizes((ouigemm_type)type, rung, m, n, k, l2);
     return nb::make_tuple(b.mc, b.nc, b.kc);
 }
 

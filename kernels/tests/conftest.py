@@ -1,3 +1,9 @@
+"""Fixtures of the kernels' tests.
+
+OUIGEMM_ISA=avx2 (or =portable, or any other rung of this machine) forces the ladder in every call that names
+no rung: `OUIGEMM_ISA=portable pytest kernels/tests`. Tests with the fixture `rung` run every rung in any case.
+"""
+
 import numpy as np
 import pytest
 from oracle import RUNGS
@@ -22,6 +28,7 @@ def rung(request):
     return request.param
 
 
-@pytest.fixture(autouse=True)
-def no_forced_rung(monkeypatch):
+@pytest.fixture
+def unforced(monkeypatch):
+    """For what the ladder picks by itself; every other test heeds OUIGEMM_ISA."""
     monkeypatch.delenv("OUIGEMM_ISA", raising=False)

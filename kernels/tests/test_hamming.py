@@ -67,6 +67,7 @@ def test_wrong_shapes():
         ouigemm.hamming(np.zeros(3, bool))
 
 
+@pytest.mark.usefixtures("unforced")
 def test_auto_counts_in_the_widest_registers():
     counting = [name for name in ("avx512vpopcntdq", "avx2", "portable") if name in PRESENT]
     assert ouigemm.capabilities()["auto"]["hamming"] == counting[0]

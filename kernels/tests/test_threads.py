@@ -38,9 +38,8 @@ def test_concurrent_calls(rung):
 
 
 def test_the_gil_is_released(rng):
-    """Another Python thread goes on while a long product runs."""
-    a, b = random_operands(rng, "s16", 1500, 1500, 1500)
-    ticks, done = [], threading.Event()
+    """Another Python thread goes on while a product runs, which is made large enough to take 0.1 s."""
+    ticks, done, size = [], threading.Event(), 256
 
     def tick():
         while not done.is_set():
@@ -49,9 +48,13 @@ def test_the_gil_is_released(rng):
 
     ticker = threading.Thread(target=tick)
     ticker.start()
-    begin = time.perf_counter()
-    ouigemm.gemm(a, b, isa="portable", threads=1)
-    end = time.perf_counter()
+    begin = end = 0.0
+    while end - begin < 0.1:
+        size *= 2
+        a, b = random_operands(rng, "s16", 512, 512, size)
+        begin = time.perf_counter()
+        ouigemm.gemm(a, b, isa="portable", threads=1)
+        end = time.perf_counter()
     done.set()
     ticker.join()
     assert sum(begin < t < end for t in ticks) > 5

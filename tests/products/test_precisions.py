@@ -34,24 +34,29 @@ def test_every_arm_multiplies_the_same_numbers(monkeypatch):
         np.testing.assert_array_equal(c, a @ b)  # whole numbers below 2^24: exact in f32, too
 
 
-def test_arms_compare_vectors_of_one_length():
-    here = precisions.rungs()
-    assert len({here[arm] for arm in ("f32", "int32", "fake", "fake int32", "widened")}) == 1
-    if "dot" in here:
-        assert (here["f32"], here["dot"]) in precisions._LADDERS.values()
-
-
-def test_without_dot_products_the_best_rung_of_floats_is_left(monkeypatch):
-    rungs = {
-        "avx512vnni": "AVX512-VNNI",
-        "avx512": "AVX-512",
-        "avxvnni": "AVX-VNNI",
-        "avx2": None,
-        "portable": None,
-    }
-    found = {"rungs": {name: {"absent": why} for name, why in rungs.items()}, "auto": {"f32": "avx2"}}
-    monkeypatch.setattr(ouigemm, "capabilities", lambda: found)
-    assert precisions.rungs() == dict.fromkeys(("f32", "int32", "fake", "fake int32", "widened"), "avx2")
+@pytest.mark.parametrize(
+    ("present", "auto", "plain", "own"),
+    [
+        (
+            "amxint8 avx512vnni avx512 avxvnni avx2",
+            "avx512",
+            "avx512",
+            {"dot": "avx512vnni", "tiles": "amxint8"},
+        ),
+        ("avx512vnni avx512 avxvnni avx2", "avx512", "avx512", {"dot": "avx512vnni"}),
+        ("avx512 avx2", "avx512", "avx512", {}),
+        ("avxvnni avx2", "avx2", "avx2", {"dot": "avxvnni"}),
+        ("avx2", "avx2", "avx2", {}),
+        ("neondot neon", "neon", "neon", {"dot": "neondot"}),
+        ("", "portable", "portable", {}),
+    ],
+)
+def test_arms_compare_vectors_of_one_length(monkeypatch, present, auto, plain, own):
+    """On every kind of CPU; without dot products the best rung of floats is left."""
+    ladder = "amxint8 avx512vnni avx512 avxvnni avx2 neondot neon portable".split()
+    rungs = {name: {"absent": None if name in [*present.split(), "portable"] else "…"} for name in ladder}
+    monkeypatch.setattr(ouigemm, "capabilities", lambda: {"rungs": rungs, "auto": {"f32": auto}})
+    assert precisions.rungs() == dict.fromkeys(("f32", "int32", "fake", "fake int32", "widened"), plain) | own
 
 
 @pytest.mark.parametrize("kind", ["f32", "bf16", "s16", "s32", "u8s8", "s8s8"])
@@ -89,5 +94,14 @@ def test_shapes_and_their_operations():
     assert precisions.bytes_moved((10, 20, 30), 4) == 1200 + 2400 + 800
 
 
-def test_the_peak_of_an_arm_is_relative_to_floats():
-    assert 0.5 < precisions.peak_ratio("f32") < 2
+@pytest.mark.parametrize(("arm", "ratio"), [("f32", 1.0), ("int32", 0.5), ("fake", 1.0), ("widened", 4.0)])
+def test_the_peak_of_an_arm_is_relative_to_floats(monkeypatch, arm, ratio):
+    rates = {"f32": 2e10, "s32": 1e10, "s8s8": 8e10}
+    plain = precisions.rungs()["f32"]
+    monkeypatch.setattr(ouigemm, "peak", lambda kind, isa: (isa, rates[kind]) if isa == plain else None)
+    assert precisions.peak_ratio(arm) == ratio
+
+
+def test_without_a_peak_there_is_no_ratio(monkeypatch):
+    monkeypatch.setattr(ouigemm, "peak", lambda kind, isa: None)
+    assert np.isnan(precisions.peak_ratio("widened"))

@@ -103,11 +103,12 @@ const char *ouigemm_cpu_feature(int number, int *present);
 /* Whether the AMX kernels run on a model in C instead of on AMX: a build for tests. */
 int ouigemm_tiles_are_modelled(void);
 
-/* Block sizes of the loops, as the model in blocking.c gives them. */
+/* Block sizes of the loops for a level-2 cache of `l2` bytes, as the model in blocking.c gives them. */
 typedef struct ouigemm_blocks {
     size_t mc, nc, kc;
 } ouigemm_blocks;
-ouigemm_blocks ouigemm_block_sizes(ouigemm_type type, int rung, size_t m, size_t n, size_t k);
+ouigemm_blocks ouigemm_block_sizes(ouigemm_type type, int rung, size_t m, size_t n, size_t k,
+                                   size_t l2);
 
 /* Bytes of one core's level-1 and level-2 data cache, as the model uses them. */
 size_t ouigemm_cache_bytes(int level);
