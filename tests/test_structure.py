@@ -71,7 +71,7 @@ def test_a_stack_stays_in_its_room(library, room):
         assert inside or not uses, f"{path} imports {library}, which belongs in ouikit/{room}/"
 
 
-# Rooms of the science and modules of its face; an import leads to an earlier level, never to the same or a later.
+# Rooms of the science and modules of its face; an import leads to an earlier level only.
 LEVELS = [
     {"patterns", "stats", "data"},
     {"oui"},
