@@ -90,7 +90,8 @@ def _read(name: str, form: Form, root: Path, verify: bool) -> Dataset:
     validation = _split([contents[file] for file in form.validation], form, len(classes), path)
     mean, std = channel_moments(train.images)
     checksum = fingerprint([train.images, train.labels, validation.images, validation.labels])
-    return Dataset(name, classes, train, validation, mean, std, checksum)
+    read = tuple(path / file for file in files) if path.is_dir() else (path,)
+    return Dataset(name, classes, train, validation, mean, std, checksum, read)
 
 
 def _unpacked(path: Path, form: Form, files: list[str]) -> dict[str, bytes]:

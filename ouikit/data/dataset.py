@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -82,6 +83,7 @@ class Dataset:
         mean, std: per channel, of the training pixels in [0, 1]; subtracting and dividing is the training
             loop's work, because augmentation comes first.
         checksum: sha256 (hex) of the set as read or rendered, before it is split and before label noise.
+        files: the files that it was read from, or their folder; none for a set that ships with a library.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Dataset:
     mean: Rates
     std: Rates
     checksum: str
+    files: tuple[Path, ...] = ()
 
     @property
     def channels(self) -> int:

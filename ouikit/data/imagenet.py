@@ -104,7 +104,7 @@ def read(root: Root = None, size: int = 224, workers: int | None = None, verify:
         for split, paths in files.items()
     }
     checksum = _listing_checksum(folder, [*files["train"], *files["val"]])
-    return Dataset("imagenet", classes, splits["train"], splits["val"], MEAN, STD, checksum)
+    return Dataset("imagenet", classes, splits["train"], splits["val"], MEAN, STD, checksum, (folder,))
 
 
 def random_box(width: int, height: int, seed: int) -> Box:

@@ -51,6 +51,7 @@ def read(root: Root = None, size: int = SIDE, verify: bool = True) -> Dataset:
         mean=mean,
         std=std,
         checksum=fingerprint([*train, *validation]),
+        files=(path,),
     )
 
 

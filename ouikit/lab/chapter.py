@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -12,22 +11,12 @@ from typing import Any
 
 from ouikit.lab import keys, notebook
 from ouikit.lab.paper import Paper, read_paper
-from ouikit.lab.sweep import executors
+from ouikit.lab.parameters import ParameterError, Parameters, checked, resolve
+from ouikit.lab.spec import FEDERATED, LOCAL, Engine, RunSpec, Settings, default_jobs
 
 
 class UnknownNameError(LookupError):
     """No chapter or scale has this name; the message holds the nearest ones."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Resolved parameters, the scale they equal (`exploratory` if none), and the nearest scale with what
-    sets them apart from it."""
-
-    parameters: dict[str, Any]
-    scale: str
-    nearest: str
-    differences: dict[str, Any]
 
 
 class Chapter:
@@ -56,13 +45,18 @@ class Chapter:
         return notebook.code_cells(notebook.read(self.path))
 
     @cached_property
-    def parameters(self) -> dict[str, notebook.Parameter]:
+    def parameters(self) -> Parameters:
         return notebook.parameters(notebook.read(self.path), self.path)
 
     @cached_property
     def lock(self) -> str:
         """Hash of the libraries that the code reaches, as the lock pins them."""
         return keys.reached_lock_hash(self.root, self.code)
+
+    @cached_property
+    def scales(self) -> dict[str, dict[str, Any]]:
+        """The parameters of every named scale, checked and complete."""
+        return {name: resolve(self.parameters, overrides) for name, overrides in self.paper.scales.items()}
 
     def resolve(self, scale: str = "reduced", overrides: Mapping[str, Any] | None = None) -> Settings:
         """Parameters of a named scale with a reader's own values on top.
@@ -71,49 +65,56 @@ class Chapter:
             UnknownNameError: for a scale that the YAML does not have.
             ParameterError: for an unknown parameter or a wrong type.
         """
-        if scale not in self.paper.scales:
-            raise UnknownNameError(_unknown("scale", scale, list(self.paper.scales)))
-        return self.place(
-            notebook.resolve(self.parameters, {**self.paper.scales[scale], **(overrides or {})})
-        )
+        if scale not in self.scales:
+            raise UnknownNameError(_unknown("scale", scale, list(self.scales)))
+        return self._settings({**self.scales[scale], **checked(self.parameters, overrides or {})})
 
     def place(self, parameters: Mapping[str, Any]) -> Settings:
-        """Which scale these parameters equal; claims bind only there."""
-        resolved = notebook.resolve(self.parameters, parameters)
-        apart = {}
-        for scale, overrides in self.paper.scales.items():
-            named = notebook.resolve(self.parameters, overrides)
-            apart[scale] = {k: v for k, v in resolved.items() if v != named[k]}
+        """Which scale these parameters equal; claims bind only there. Raises ParameterError."""
+        return self._settings(resolve(self.parameters, parameters))
+
+    def _settings(self, resolved: dict[str, Any]) -> Settings:
+        apart = {
+            scale: {k: v for k, v in resolved.items() if v != named[k]}
+            for scale, named in self.scales.items()
+        }
         nearest = min(apart, key=lambda scale: len(apart[scale]))
         return Settings(resolved, "exploratory" if apart[nearest] else nearest, nearest, apart[nearest])
 
-    def key(self, parameters: Mapping[str, Any], engine: str = "local") -> str:
-        """Name of the run: code, parameters, sources that the code reaches, lock, claims, device.
+    def spec(
+        self, settings: Settings, engine: Engine = LOCAL, jobs: int | None = None, force: bool = False
+    ) -> RunSpec:
+        """A run with these settings, as the one value that is handed on.
+
+        Raises:
+            ParameterError: if the engine is one of Flower's and the chapter is not federated.
+        """
+        if engine.federated and not self.federated:
+            can = ", ".join(chapter.slug for chapter in chapters(self.root) if chapter.federated)
+            raise ParameterError(
+                f"{self.slug} is not federated; engine {str(engine)!r} runs {can or 'none of these chapters'}"
+            )
+        key = self.key(settings.parameters, engine)
+        return RunSpec(self.slug, settings, engine, default_jobs() if jobs is None else jobs, force, key)
+
+    def key(self, parameters: Mapping[str, Any], engine: Engine = LOCAL) -> str:
+        """Name of the run: code, parameters, definitions that the code reaches, lock, claims, device.
 
         Runs on an engine of Flower have keys of their own; all other engines share one.
         """
-        kind = executors.flower(engine)
         claims = {"claims": hashlib.sha256(repr(self.paper).encode()).hexdigest()}
         return keys.run_key(
             self.code,
             parameters,
             lock=self.lock,
-            data=claims | ({"engine": kind} if kind else {}),
+            data=claims | ({"engine": engine.federated} if engine.federated else {}),
             device=device_kind(parameters.get("device", "auto")),
         )
 
     @cached_property
     def federated(self) -> bool:
         """Whether the chapter can run on an engine of Flower."""
-        return keys.reaches(self.code, executors.FEDERATED)
-
-    def check_engine(self, engine: str) -> None:
-        """Raises ParameterError where an engine of Flower is to run a chapter that is not federated."""
-        if executors.flower(engine) and not self.federated:
-            can = ", ".join(chapter.slug for chapter in chapters(self.root) if chapter.federated)
-            raise notebook.ParameterError(
-                f"{self.slug} is not federated; engine {engine!r} runs {can or 'none of these chapters'}"
-            )
+        return keys.reaches(self.code, FEDERATED)
 
     def science_key(self) -> str:
         """Hash of what makes the numbers: code cells, the science they reach, the lock; no laboratory."""

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from ouikit.lab import notebook
+from ouikit.lab import notebook, parameters
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.paper import PaperError
 
@@ -46,10 +46,9 @@ def _form(chapter: Chapter) -> Iterator[str]:
 
 def _code(chapter: Chapter) -> Iterator[str]:
     calls: list[ast.Call] = []
+    for i, lines in notebook.long_cells(notebook.read(chapter.path), LONGEST_CELL):
+        yield f"visible code cell {i} has {lines} lines; {LONGEST_CELL} at most: move it to ouikit"
     for i, source in enumerate(chapter.code):
-        if len(source.splitlines()) > LONGEST_CELL:
-            lines = len(source.splitlines())
-            yield f"code cell {i} has {lines} lines; {LONGEST_CELL} at most: move it to ouikit"
         try:
             calls += [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
         except SyntaxError as error:
@@ -67,8 +66,8 @@ def _code(chapter: Chapter) -> Iterator[str]:
 def _scales(chapter: Chapter) -> Iterator[str]:
     for scale, overrides in chapter.paper.scales.items():
         try:
-            notebook.resolve(chapter.parameters, overrides)
-        except notebook.ParameterError as error:
+            parameters.resolve(chapter.parameters, overrides)
+        except parameters.ParameterError as error:
             yield f"scales.{scale}: {error}"
     for claim in chapter.paper.claims:
         if "reduced" in claim.at and "reduced" not in claim.status:

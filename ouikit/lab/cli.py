@@ -4,7 +4,6 @@ import argparse
 import ast
 import importlib
 import json
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
-from ouikit.lab.chapter import Chapter, Settings, UnknownNameError, chapters, runs_folder, slugs
-from ouikit.lab.notebook import ParameterError
+from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder, slugs
+from ouikit.lab.parameters import ParameterError
 from ouikit.lab.run import Run, RunError, execute, find, publish
-from ouikit.lab.sweep import executors
+from ouikit.lab.spec import LOCAL, Engine, EngineError, RunSpec
 
 WRONG_CALL = 2
 BENCHMARKS = Path(__file__).parents[1] / "bench"
@@ -105,16 +104,16 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "local, or dask://HOST:PORT of a Dask scheduler; for a federated chapter also flower-sim (Ray) and "
         "flower://HOST:PORT of a SuperLink"
     )
-    parser.add_argument("--engine", type=_engine, default="local", help=where)
+    parser.add_argument("--engine", type=_engine, default=LOCAL, help=where)
     many = "worker processes (default: one a core; 0: in the notebook)"
     parser.add_argument("--jobs", type=_jobs, help=many)
 
 
-def _engine(text: str) -> str:
-    if text != "local" and not executors.flower(text) and not re.fullmatch(r"dask://[^/:]+:\d+", text):
-        known = "local, dask://HOST:PORT, flower-sim, flower://HOST:PORT"
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {known}")
-    return text
+def _engine(text: str) -> Engine:
+    try:
+        return Engine.parse(text)
+    except EngineError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _jobs(text: str) -> int:
@@ -135,7 +134,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _state(chapter: Chapter) -> str:
-    run = find(chapter, chapter.resolve())
+    run = find(chapter, chapter.spec(chapter.resolve()))
     if run is None:
         return "not run yet, or failed"
     verdicts = [claim["verdict"] for claim in run.record["result"]["claims"]]
@@ -144,10 +143,10 @@ def _state(chapter: Chapter) -> str:
 
 def _run(args: argparse.Namespace) -> int:
     chapter = Chapter(args.slug)
-    settings = chapter.resolve(args.scale, _overrides(args.p, chapter))
+    settings = chapter.resolve(args.scale, _overrides(args.p))
     if args.publish and settings.scale in ("reduced", "exploratory"):
         raise ParameterError(f"--publish keeps the larger named scales; this run is {settings.scale}")
-    run = _execute(chapter, args, settings, args.force)
+    run = _execute(chapter, chapter.spec(settings, args.engine, args.jobs, args.force))
     for claim in run.record["result"]["claims"]:
         print(f"{claim['verdict']:>13}  {claim['id']}: {tables.ours(claim)} (paper: {tables.papers(claim)})")
     print(f"record: {run.folder / 'record.json'}")
@@ -156,17 +155,17 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _execute(chapter: Chapter, args: argparse.Namespace, settings: Settings, force: bool = False) -> Run:
+def _execute(chapter: Chapter, spec: RunSpec) -> Run:
     """Run with a line before and after, so that a waiting person knows where the time goes."""
     start = time.perf_counter()
-    print(f"{chapter.slug} ({settings.scale}) ...", end=" ", file=sys.stderr, flush=True)
-    run = execute(chapter, settings, engine=args.engine, jobs=args.jobs, force=force)
+    print(f"{chapter.slug} ({spec.settings.scale}) ...", end=" ", file=sys.stderr, flush=True)
+    run = execute(chapter, spec)
     took = "already there" if run.cached else f"{time.perf_counter() - start:.0f} s"
     print(took, file=sys.stderr)
     return run
 
 
-def _overrides(pairs: Sequence[str], chapter: Chapter) -> dict[str, Any]:
+def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -178,7 +177,6 @@ def _overrides(pairs: Sequence[str], chapter: Chapter) -> dict[str, Any]:
             found[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
             found[name] = value
-    notebook.resolve(chapter.parameters, found)
     return found
 
 
@@ -186,7 +184,9 @@ def _parameters(slug: str) -> int:
     chapter = Chapter(slug)
     print(f"{chapter.paper.title}\n\nscales: {', '.join(chapter.paper.scales)}\nparameters (-p NAME=VALUE):")
     for p in chapter.parameters.values():
-        print(f"  {p.name}: {p.kind} = {p.default!r}\n      {p.help}")
+        print(f"  {p}\n      {p.help}")
+        for field in p.record.fields if p.record else ():
+            print(f"        {field}\n            {field.help}")
     print("\noptions: `ouikit run --help`")
     return 0
 
@@ -214,13 +214,13 @@ def _new(args: argparse.Namespace) -> int:
 def _book(args: argparse.Namespace) -> int:
     from ouikit.lab.book import publish_book
 
-    if executors.flower(args.engine):
+    if args.engine.federated:
         raise ParameterError(f"the book runs every chapter; --engine {args.engine} is for `ouikit run`")
     root = keys.repo_root()
     folders, failed = [], []
     for chapter in chapters(root):
         try:
-            folders.append(_execute(chapter, args, chapter.resolve()).folder)
+            folders.append(_execute(chapter, chapter.spec(chapter.resolve(), args.engine, args.jobs)).folder)
         except RunError as error:  # the other chapters go on, and the book shows this one as not run
             print(f"\n{error}", file=sys.stderr)
             failed.append(chapter.slug)
@@ -238,14 +238,16 @@ def _bench(args: argparse.Namespace) -> int:
         if name not in known:
             raise UnknownNameError(f"no benchmark {name!r}; there are: {', '.join(known)}")
     for name in args.name or known:
-        rows = importlib.import_module(f"ouikit.bench.{name}").run(progress=print)
+        bench = importlib.import_module(f"ouikit.bench.{name}")
+        rows = bench.run(progress=print)
         for row in rows:
             interval = (
                 f"{tables.number(row['value'])} [{tables.number(row['low'])}, {tables.number(row['high'])}]"
             )
             met = {True: "met", False: "NOT met", None: ""}[row.get("met")]
             print(f"{row['name']:50} {interval:28} {row['unit']:8} {row.get('target') or '':12} {met}")
-        made = record.made_by(root, {}, keys.source_hash(f"import ouikit.bench.{name}")[:16])
+        code = [f"from ouikit.bench.{name} import run\nrun"]
+        made = record.made_by(root, code, keys.source_hash(code)[:16], threads=getattr(bench, "THREADS", 1))
         title = f"{name}-{args.machine}" if args.machine else name
         text = json.dumps(record.finite({"name": title, "rows": rows, "made_by": made}), indent=1)
         for folder in [runs_folder(root) / "bench", *([root / "book/results/bench"] if args.publish else [])]:

@@ -8,20 +8,15 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ouikit.lab import keys
 
 SCHEMA = 1
-METRIC_VERSION = 1  # raise it when a metric changes its meaning: older numbers are then not comparable
-PACKAGES = (
-    *("ouikit", "ouigemm", "torch", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "seaborn"),
-    *("gymnasium", "stable-baselines3", "flwr", "papermill", "jupyter-book"),
-)
 ISA = (
     *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
     *("asimd", "asimddp", "i8mm", "sve"),
@@ -32,32 +27,46 @@ class RecordError(ValueError):
     """A record that cannot be read; the message names the file and what is wrong with it."""
 
 
-def made_by(root: Path, data: Mapping[str, str], code: str) -> dict[str, Any]:
-    """Provenance of a run that ends now."""
+def made_by(
+    root: Path, code: Iterable[str], code_key: str, *, data: Mapping[str, str] | None = None, threads: int = 1
+) -> dict[str, Any]:
+    """Provenance of a run that ends now.
+
+    Args:
+        root: the repository.
+        code: cells, whose libraries are entered with their versions.
+        code_key: hash of what makes the numbers, by which a later reader knows whether the code is older.
+        data: set -> checksum.
+        threads: that one computation used; cells of a sweep have one.
+    """
     cpu = _cpuinfo()
     return {
         "commit": _git(root, "rev-parse", "HEAD"),
         "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no")),
-        "code": code,
+        "code": code_key,
         "lock": keys.lock_hash(root)[:16],
-        "versions": _versions(),
+        "versions": keys.versions(code),
         "python": platform.python_version(),
         "os": platform.platform(terse=True),
         "cpu": cpu.get("model name", platform.processor() or platform.machine()),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "isa": [flag for flag in ISA if flag in (cpu.get("flags") or cpu.get("Features", "")).split()],
-        "threads": 1,
+        "threads": threads,
         "gpu": _gpu(),
-        "data": dict(data),
-        "metric_version": METRIC_VERSION,
+        "data": dict(data or {}),
         "time": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
 
 
 def peak_memory_mb() -> float:
-    """Largest resident set of this process so far, in MB; its workers are not counted."""
+    """Largest resident set of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process so far, in its own code and in the system's."""
+    return time.process_time()
 
 
 def make_folder(folder: Path) -> Path:
@@ -125,16 +134,6 @@ def _git(root: Path, *words: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from ouikit.lab import notebook, record
-from ouikit.lab.chapter import Chapter, Settings
+from ouikit.lab import notebook, record, sources
+from ouikit.lab.chapter import Chapter
+from ouikit.lab.spec import HANDED_ON, RunSpec
 
 EXECUTED = "executed.ipynb"
 
@@ -30,14 +31,15 @@ class Run:
     cached: bool
 
 
-def find(chapter: Chapter, settings: Settings, engine: str = "local") -> Run | None:
-    """The run with these parameters and today's code, if it is complete on disk."""
-    folder = chapter.folder(chapter.key(settings.parameters, engine))
+def find(chapter: Chapter, spec: RunSpec) -> Run | None:
+    """The run with these parameters and today's code and data, if it is complete on disk."""
+    folder = chapter.folder(spec.key)
     try:
         found = record.read(folder)
     except record.RecordError:
         return None  # absent, truncated or garbage: the run is made again
-    return Run(folder, found, cached=True) if whole(folder, found["result"]) else None
+    complete = whole(folder, found["result"]) and sources.unchanged(folder)
+    return Run(folder, found, cached=True) if complete else None
 
 
 def whole(folder: Path, result: Mapping[str, Any]) -> bool:
@@ -53,31 +55,21 @@ def whole(folder: Path, result: Mapping[str, Any]) -> bool:
     return ended_well and all(path.is_file() and path.stat().st_size for path in figures)
 
 
-def execute(
-    chapter: Chapter,
-    settings: Settings,
-    *,
-    engine: str = "local",
-    jobs: int | None = None,
-    force: bool = False,
-) -> Run:
+def execute(chapter: Chapter, spec: RunSpec) -> Run:
     """Run a chapter, or return the run that is already there.
 
     Raises:
         RunError: if a cell raised; a changed verdict is such a cell.
-        ParameterError: if the engine is one of Flower's and the chapter is not federated.
         PermissionError: if the run folder cannot be written.
     """
-    chapter.check_engine(engine)
-    if not force and (run := find(chapter, settings, engine)):
+    if not spec.force and (run := find(chapter, spec)):
         return run
-    key = chapter.key(settings.parameters, engine)
-    folder = record.make_folder(chapter.folder(key))
+    folder = record.make_folder(chapter.folder(spec.key))
     (folder / "failed.ipynb").unlink(missing_ok=True)  # of a run before this one
     part = folder / f"part-{os.getpid()}.ipynb"
     try:
-        with _environment(chapter.root, key, engine, jobs, force):
-            _papermill(chapter, settings, part)
+        with _environment(chapter.root, spec):
+            _papermill(chapter, spec, part)
     except RunError:
         os.replace(part, folder / "failed.ipynb")
         raise
@@ -90,7 +82,7 @@ def publish(run: Run, root: Path) -> Path:
     """Copy a run's record, rows and figures to `book/results/`, where they are committed."""
     target = root / "book" / "results" / run.record["run"]["slug"] / run.record["run"]["scale"]
     fresh = target.with_name(f".{target.name}")
-    scratch = shutil.ignore_patterns("*.ipynb", "*.part", "by-hand")
+    scratch = shutil.ignore_patterns("*.ipynb", "*.part", "by-hand", sources.LIST)
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(run.folder, fresh, ignore=scratch)
     shutil.rmtree(target, ignore_errors=True)
@@ -98,7 +90,7 @@ def publish(run: Run, root: Path) -> Path:
     return target
 
 
-def _papermill(chapter: Chapter, settings: Settings, part: Path) -> None:
+def _papermill(chapter: Chapter, spec: RunSpec, part: Path) -> None:
     import papermill  # takes a second to import; `ouikit list` need not wait for it
     from papermill.exceptions import PapermillExecutionError
 
@@ -108,7 +100,7 @@ def _papermill(chapter: Chapter, settings: Settings, part: Path) -> None:
         papermill.execute_notebook(
             chapter.path,
             part,
-            parameters={k: v for k, v in settings.parameters.items() if v != chapter.parameters[k].default},
+            parameters={k: v for k, v in spec.parameters.items() if v != chapter.parameters[k].default},
             progress_bar=False,
             cwd=chapter.root,
             kernel_name=notebook.KERNEL["name"],
@@ -123,24 +115,29 @@ def _papermill(chapter: Chapter, settings: Settings, part: Path) -> None:
 
 
 @contextmanager
-def _environment(root: Path, key: str, engine: str, jobs: int | None, force: bool) -> Iterator[None]:
-    """What the notebook's sweep reads, and the IPython profile that leaves progress bars to the terminal."""
-    wanted = {
-        "OUIKIT_RUN_KEY": key,
-        "OUIKIT_ENGINE": engine,
-        "OUIKIT_FORCE": "1" if force else "0",
+def _environment(root: Path, spec: RunSpec) -> Iterator[None]:
+    """What the kernel finds: its run, and the IPython profile that leaves progress to the terminal.
+
+    OUIKIT_ENGINE is for notebooks that are run by hand, and for the cells of engines of Flower.
+    """
+    wanted: dict[str, str | None] = {
+        HANDED_ON: spec.to_json(),
+        "OUIKIT_ENGINE": None,
         "IPYTHONDIR": str(root / "ci" / "ipython"),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",
     }
-    if jobs is not None:
-        wanted["OUIKIT_JOBS"] = str(jobs)
     before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
     try:
+        _set(wanted)
         yield
     finally:
-        for name, value in before.items():
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        else:
+            os.environ[name] = value

@@ -1,24 +1,28 @@
-"""What a notebook calls: begin, sweep, figure, report, provenance::
+"""What a notebook calls: begin, sweep, figure, report, provenance.
 
-study = lab.begin("oui_weight_decay", globals())          # after the parameters cell
-rows = study.sweep(cell, {"weight_decay": weight_decay}, seeds=seeds)
-study.figure(plots.themed(draw), name="mva", title="…", alt="…", numbers=table)
-study.report({"best.oui": estimate})                      # raises when a registered verdict changed
+After the parameters cell::
+
+    study = lab.begin("oui_weight_decay", globals())
+    rows = study.sweep(cell, {"weight_decay": weight_decay}, seeds=seeds)
+    study.figure(plots.themed(draw), name="mva", title="…", alt="…", numbers=table)
+    study.report({"best.oui": estimate})  # raises when a registered verdict changed
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 from IPython.display import display
 
-from ouikit.lab import record, tables
+from ouikit.lab import record, sources, tables
 from ouikit.lab.chapter import Chapter, device_kind
 from ouikit.lab.claims import Measured, judge
 from ouikit.lab.keys import canonical
 from ouikit.lab.paper import Claim
+from ouikit.lab.parameters import resolve
+from ouikit.lab.spec import RunSpec, default_engine, handed_on
 from ouikit.lab.sweep import sweep
 
 
@@ -27,7 +31,7 @@ class VerdictChangedError(AssertionError):
 
 
 class HasChecksum(Protocol):
-    """A data set as `ouikit.data` loads it."""
+    """A data set as `ouikit.data` loads it; one that is read from files lists them as `files`."""
 
     name: str
     checksum: str
@@ -49,33 +53,65 @@ def begin(slug: str, values: Mapping[str, Any]) -> "Study":
         PermissionError: if the run folder cannot be written, with the way out.
     """
     chapter = Chapter(slug)
-    return Study(chapter, {name: values[name] for name in chapter.parameters if name in values})
+    given = {name: values[name] for name in chapter.parameters if name in values}
+    types = {p.record.name: values[p.record.name] for p in chapter.parameters.values() if p.record}
+    run = handed_on()
+    # Cells that nobody checked against the committed notebook must not pass for the run of that key.
+    official = run and run.slug == slug and run.parameters == resolve(chapter.parameters, given)
+    if not (run and official):
+        run = chapter.spec(chapter.place(given), default_engine())
+    return Study(chapter, run, types, by_hand=not official)
 
 
 class Study:
     """One run of one chapter, seen from inside its notebook."""
 
-    def __init__(self, chapter: Chapter, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, chapter: Chapter, run: RunSpec, types: Mapping[str, type], *, by_hand: bool) -> None:
         self.chapter = chapter
-        self.settings = chapter.place(parameters)
-        self.engine = os.environ.get("OUIKIT_ENGINE", "local")
-        chapter.check_engine(self.engine)
-        self.key = chapter.key(self.settings.parameters, self.engine)
-        # Cells that nobody checked against the committed notebook must not pass for the run of that key.
-        official = os.environ.get("OUIKIT_RUN_KEY") == self.key
-        self.folder = chapter.folder(self.key) / ("" if official else "by-hand")
+        self.run = run
+        self.folder = chapter.folder(run.key) / ("by-hand" if by_hand else "")
+        self._types = types
         self._start = time.perf_counter()
         self._data: dict[str, str] = {}
+        self._files: set[Path] = set()
         self._figures: list[dict[str, str]] = []
         self._rows: list[pd.DataFrame] = []
-        self._cells = {"total": 0, "computed": 0, "cached": 0, "diverged": 0, "seconds": 0.0}
+        self._cells = {
+            "total": 0,
+            "computed": 0,
+            "cached": 0,
+            "diverged": 0,
+            "seconds": 0.0,
+            "cpu_seconds": 0.0,
+        }
+        self._workers_cpu = 0.0
+        self._workers_peak_mb = 0.0
         self._record: dict[str, Any] = {}
         record.make_folder(self.folder / "figures")
-        display(tables.settings(self.settings))
+        display(tables.settings(run.settings))
+
+    def records(self, name: str) -> list[Any]:
+        """The values of a parameter `list[Task]` as instances of the notebook's class `Task`.
+
+        The class becomes a frozen dataclass, so that `Task(env="CartPole-v1")` works in the notebook, too;
+        `dataclasses.asdict(task)` is the plain dict that a cell of a sweep takes.
+
+        Raises:
+            KeyError: for a name that is no parameter with records.
+        """
+        parameter = self.chapter.parameters.get(name)
+        if parameter is None or parameter.record is None:
+            raise KeyError(f"{name!r} is no parameter of {self.chapter.slug} that is a list of records")
+        cls = parameter.record.make(self._types[parameter.record.name])
+        return [cls(**value) for value in self.run.parameters[name]]
 
     def uses(self, data: HasChecksum) -> None:
-        """Enter a data set's checksum in the record, and in the keys of the sweeps that follow."""
+        """Enter a data set's checksum in the record, and in the keys of the sweeps that follow.
+
+        A run is made again when a file of the set (`files`, where it has such) is no longer what it was.
+        """
         self._data[data.name] = data.checksum
+        self._files.update(getattr(data, "files", ()))
 
     def sweep(
         self,
@@ -85,25 +121,23 @@ class Study:
         seeds: Sequence[int],
         title: str = "",
     ) -> pd.DataFrame:
-        """`ouikit.lab.sweep`, kept beside this chapter's runs: every scale shares the cells.
-
-        `OUIKIT_ENGINE`, `OUIKIT_JOBS` and `OUIKIT_FORCE` (set by `ouikit run`) say where and whether anew.
-        """
-        device = device_kind(self.settings.parameters.get("device", "auto"))
-        jobs = os.environ.get("OUIKIT_JOBS", "")
+        """`ouikit.lab.sweep`, kept beside this chapter's runs: every scale shares the cells."""
+        device = device_kind(self.run.parameters.get("device", "auto"))
         rows = sweep(
             cell,
             grid,
             seeds=seeds,
             store=self.chapter.folder("cells"),
             context=canonical([self.chapter.lock, device, self._data]),
-            engine=self.engine,
-            jobs=int(jobs) if jobs else None,
-            force=os.environ.get("OUIKIT_FORCE") == "1",
+            engine=self.run.engine,
+            jobs=self.run.jobs,
+            force=self.run.force,
             title=title or self.chapter.slug,
         )
         for name, count in rows.attrs["cells"].items():
             self._cells[name] += count
+        self._workers_cpu += rows.attrs["workers"]["cpu_seconds"]
+        self._workers_peak_mb = max(self._workers_peak_mb, rows.attrs["workers"]["peak_memory_mb"])
         self._rows.append(rows)
         return rows
 
@@ -128,11 +162,11 @@ class Study:
         claims = [self._judged(claim, measured, impossible) for claim in self.chapter.paper.claims]
         changed = [c for c in claims if c["registered"] and c["verdict"] != c["registered"]]
         self._keep("verdict changed" if changed else "ok", claims, measured)
-        display(tables.claims(claims, self.settings.scale, self.chapter.paper.names))
+        display(tables.claims(claims, self.run.settings.scale, self.chapter.paper.names))
         if changed:
             lines = "; ".join(f"{c['id']}: registered {c['registered']}, now {c['verdict']}" for c in changed)
             raise VerdictChangedError(
-                f"{self.chapter.slug} at {self.settings.scale}: {lines}. "
+                f"{self.chapter.slug} at {self.run.settings.scale}: {lines}. "
                 f"If the new verdict is right, register it in {self.chapter.slug}.yaml and say why."
             )
 
@@ -144,7 +178,7 @@ class Study:
         self, claim: Claim, measured: Mapping[str, Measured], impossible: Set[str] = frozenset()
     ) -> dict[str, Any]:
         """One claim's line in the record. Off the named scales the nearest one's test gives the verdict."""
-        test = claim.at.get(self.settings.nearest)
+        test = claim.at.get(self.run.settings.nearest)
         found = measured.get(claim.metric)
         bound = test and impossible.isdisjoint(test.operands(claim.metric))
         return {
@@ -161,23 +195,23 @@ class Study:
             "high": found and found.high,
             "n": found and found.n,
             "verdict": judge(test, claim.metric, measured, claim.paper) if test else "not run",
-            "registered": claim.status.get(self.settings.scale) if bound else None,
+            "registered": claim.status.get(self.run.settings.scale) if bound else None,
             "note": claim.note,
         }
 
     def _keep(self, status: str, claims: list[dict[str, Any]], measured: Mapping[str, Measured]) -> None:
         """Write the rows, then the record."""
-        parameters = self.settings.parameters
+        parameters = self.run.parameters
         new = {
             "schema": record.SCHEMA,
             "run": {
                 "slug": self.chapter.slug,
-                "scale": self.settings.scale,
+                "scale": self.run.settings.scale,
                 "parameters": parameters,
-                "differences": self.settings.differences,
+                "differences": self.run.settings.differences,
                 "seeds": parameters.get("seeds", [parameters.get("seed")]),
-                "key": self.key,
-                "engine": self.engine,
+                "key": self.run.key,
+                "engine": str(self.run.engine),
             },
             "result": {
                 "status": status,
@@ -186,14 +220,18 @@ class Study:
                 "figures": self._figures,
                 "cells": self._cells,
                 "seconds": round(time.perf_counter() - self._start, 2),
-                "peak_memory_mb": record.peak_memory_mb(),
+                "cpu_seconds": round(record.cpu_seconds() + self._workers_cpu, 2),
+                "peak_memory_mb": round(record.peak_memory_mb() + self._workers_peak_mb, 1),
             },
-            "made_by": record.made_by(self.chapter.root, self._data, self.chapter.science_key()),
+            "made_by": record.made_by(
+                self.chapter.root, self.chapter.code, self.chapter.science_key(), data=self._data
+            ),
         }
         if self._rows:
             rows = pd.concat(self._rows, ignore_index=True)
             rows.attrs = {}
             small = rows.to_parquet(index=False, compression="zstd", compression_level=19)
             record.write_atomically(self.folder / "rows.parquet", small)
+        sources.write(self.folder, self._files)
         record.write(new, self.folder)
         self._record = new

@@ -8,9 +8,9 @@ from conftest import edit
 from ouikit.lab import begin, notebook, record
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.cli import main
-from ouikit.lab.notebook import ParameterError
+from ouikit.lab.parameters import ParameterError
+from ouikit.lab.spec import Engine, EngineError
 from ouikit.lab.sweep import sweep
-from ouikit.lab.sweep.executors import flower
 
 ENGINES = ["flower-sim", "flower://127.0.0.1:8443"]
 
@@ -54,11 +54,17 @@ def test_a_cell_without_a_federation_is_refused(engine, tmp_path):
         sweep(plain, {"i": [1]}, store=tmp_path, engine=engine)
 
 
-@pytest.mark.parametrize(
-    "engine", ["flower", "flower-ray", "flower://host", "flower://host:1/x", "local", "dask://a:1"]
-)
-def test_what_is_no_engine_of_flower(engine):
-    assert flower(engine) == ""
+@pytest.mark.parametrize("name", ["flower", "flower-ray", "flower://host", "flower://host:1/x"])
+def test_what_is_no_engine_of_flower(name):
+    with pytest.raises(EngineError, match="unknown engine"):
+        Engine.parse(name)
+
+
+@pytest.mark.parametrize("name", ["local", "dask://a:1", *ENGINES])
+def test_engines_are_parsed_once_and_print_as_they_were_given(name):
+    engine = Engine.parse(name)
+    assert str(engine) == name
+    assert engine.federated == (engine.kind if name in ENGINES else "")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -87,7 +93,8 @@ def test_a_federated_chapters_run_has_a_key_of_its_own_and_its_record_names_the_
     chapter = Chapter("toy", repo)
     values = chapter.resolve().parameters
     local, dask, ray, link, other = (
-        chapter.key(values, engine) for engine in ("local", "dask://a:1", *ENGINES, "flower://10.0.0.1:1")
+        chapter.key(values, Engine.parse(engine))
+        for engine in ("local", "dask://a:1", *ENGINES, "flower://10.0.0.1:1")
     )
     assert local == dask == chapter.key(values)
     assert len({local, ray, link}) == 3

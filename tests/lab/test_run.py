@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 def run(repo, **overrides):
     chapter = Chapter("toy", repo)
-    return execute(chapter, chapter.resolve(overrides=overrides), jobs=0)
+    return execute(chapter, chapter.spec(chapter.resolve(overrides=overrides), jobs=0))
 
 
 def test_a_second_run_is_there_already_and_damage_is_repaired(repo):

@@ -9,7 +9,8 @@ from conftest import edit
 
 from ouikit.lab import VerdictChangedError, notebook, record
 from ouikit.lab.chapter import Chapter
-from ouikit.lab.notebook import ParameterError
+from ouikit.lab.parameters import ParameterError
+from ouikit.lab.spec import HANDED_ON
 
 
 def play(root: Path, **overrides) -> dict:
@@ -31,7 +32,7 @@ def test_a_run_leaves_record_rows_and_figures(repo, capsys):
         "parameters": {"gain": 1.0, "seeds": [0, 1, 2]},
         "differences": {},
         "seeds": [0, 1, 2],
-        "key": study.key,
+        "key": study.run.key,
         "engine": "local",
     }
     grows, shrinks = found["result"]["claims"]
@@ -115,9 +116,11 @@ def test_scales_share_cells(repo):
 def test_cells_run_by_hand_cannot_pass_for_the_official_run(repo, monkeypatch):
     by_hand = play(repo)["study"]
     assert by_hand.folder.name == "by-hand"
-    monkeypatch.setenv("OUIKIT_RUN_KEY", by_hand.key)  # as the runner does for the notebook that it executes
+    monkeypatch.setenv(HANDED_ON, by_hand.run.to_json())  # as the runner does
     assert play(repo)["study"].folder == by_hand.folder.parent
-    monkeypatch.setenv("OUIKIT_RUN_KEY", "of another run")
+    other = play(repo, gain=2.0)["study"]
+    assert other.folder == Chapter("toy", repo).folder(other.run.key) / "by-hand"
+    monkeypatch.setenv(HANDED_ON, other.run.to_json())
     assert play(repo)["study"].folder == by_hand.folder
 
 
@@ -149,7 +152,9 @@ def test_the_key_follows_code_parameters_claims_and_lock_but_not_prose(repo):
         chapter = Chapter("toy", repo)
         return chapter.key(chapter.resolve().parameters)
 
-    first, pair = key(), repo / "chapters"
+    pair = repo / "chapters"
+    edit(pair / "toy.ipynb", "rise = (table", "import torch\\n\\nrise = (table")  # whose pin then counts
+    first = key()
     edit(pair / "toy.ipynb", "Words.", "Other words.")
     assert key() == first
     keys = {first}

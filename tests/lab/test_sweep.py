@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
+from ouikit.lab.spec import LOCAL
 from ouikit.lab.sweep import SweepError, sweep
 from ouikit.lab.sweep.cells import Cell, DamagedCellError, Store, StoreError
 from ouikit.lab.sweep.executors import start
@@ -137,7 +138,7 @@ def test_cells_have_one_thread(tmp_path, monkeypatch):
 
 def test_workers_load_their_libraries_with_one_thread():
     """Not only while a cell runs: pools that a library makes when it is loaded are small from the start."""
-    with start("local", 1) as engine:
+    with start(LOCAL, 1) as engine:
         for library in engine.executor.submit(threadpool_info).result():
             assert library["num_threads"] == 1
 
@@ -196,7 +197,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.c
     st.dictionaries(st.text("abc", min_size=1), SCALARS),
 )
 def test_a_cell_comes_back_as_it_was_written(tmp_path_factory, rows, arguments):
-    cell = Cell(arguments, {"value": [v for v, _ in rows], "note": [n for _, n in rows]}, 0.25)
+    cell = Cell(arguments, {"value": [v for v, _ in rows], "note": [n for _, n in rows]}, 0.25, 0.5)
     with Store(tmp_path_factory.getbasetemp() / "roundtrip") as store:
         store.write("00c0ffee", cell)
         found = store.read("00c0ffee")
@@ -222,7 +223,7 @@ def test_no_damage_of_one_byte_goes_unseen(tmp_path):
     """Every truncation and every flipped bit of a small cell's file."""
     store = Store(tmp_path)
     with store:
-        store.write("00c0ffee", Cell({"i": 1, "seed": 0}, {"metric": ["m"], "value": [0.5]}, 0.1))
+        store.write("00c0ffee", Cell({"i": 1, "seed": 0}, {"metric": ["m"], "value": [0.5]}, 0.1, 0.1))
     path = tmp_path / "00c0ffee.json"
     good = path.read_bytes()
     flipped = (

@@ -12,11 +12,12 @@ import cloudpickle
 import pandas as pd
 
 from ouikit.lab.keys import canonical, cell_hash, reaches
+from ouikit.lab.spec import FEDERATED, LOCAL, Engine
 from ouikit.lab.sweep import executors
 from ouikit.lab.sweep.cells import Cell, DamagedCellError, Store
 from ouikit.lab.sweep.grid import Arguments, Grid, calls, check_call, label
 from ouikit.lab.sweep.progress import bar, say
-from ouikit.lab.sweep.worker import Outcome, compute
+from ouikit.lab.sweep.worker import Outcome, Process, compute, this_process
 
 _DEATHS = 3  # workers that one cell may take with it
 _POLL = 0.2  # seconds between looks at cells that another run is computing
@@ -40,7 +41,7 @@ def sweep(
     seeds: Iterable[int] = (0,),
     store: Path,
     context: str = "",
-    engine: str | Executor = "local",
+    engine: str | Engine | Executor = LOCAL,
     jobs: int | None = None,
     force: bool = False,
     progress: bool | None = None,
@@ -54,21 +55,26 @@ def sweep(
 
     Each finished cell is one file in `store`, named by the point, the seed, the code of `cell`
     (`keys.cell_hash`) and `context` (what else the result depends on, such as data checksums). Only missing
-    cells are computed, or all with `force`; runs that share a store share the work. `engine` and `jobs`: see
-    `executors.start`; the cells of an engine of Flower are kept apart from those of the others.
+    cells are computed, or all with `force`; runs that share a store share the work. `engine` (or its name)
+    and `jobs`: see `executors.start`; the cells of an engine of Flower are kept apart from those of others.
 
     Returns the point's columns, `seed`, what else the cells returned, `metric`, `value`; rows in the order
     of the grid, then of the seeds. `.attrs["cells"]` counts cells: total, computed, cached, diverged (with a
-    value that is not finite), and their computing time in seconds, whenever that was. Raises TypeError or
-    ValueError for a grid that cannot be run (also one with a point twice), StoreError, before anything is
-    computed, where the store cannot be written, and SweepError, at the end, for cells that failed.
+    value that is not finite), and their time in seconds and CPU-seconds, whenever that was;
+    `.attrs["workers"]` says what processes beside this one used: `cpu_seconds` (of cached cells, what they
+    once took) and `peak_memory_mb` (the largest peaks, of as many as computed at a time, added up).
+
+    Raises TypeError or ValueError for a grid that cannot be run (also one with a point twice), StoreError,
+    before anything is computed, where the store cannot be written, and SweepError, at the end, for cells
+    that failed.
     """
-    if kind := executors.flower(engine):
-        if not reaches(cell, executors.FEDERATED):
+    engine = Engine.parse(engine) if isinstance(engine, str) else engine
+    if isinstance(engine, Engine) and engine.federated:
+        if not reaches(cell, FEDERATED):
             raise ValueError(
-                f"engine {engine!r} is for federations: the cell does not reach {executors.FEDERATED}"
+                f"engine {str(engine)!r} is for federations: the cell does not reach {FEDERATED}"
             )
-        context = canonical([context, kind])
+        context = canonical([context, engine.federated])
     tasks = _tasks(cell, calls(grid, seeds), context)
     folder = Path(store)
     cells = Store(folder)
@@ -77,6 +83,7 @@ def sweep(
     found = _finished(cells, tasks)
     missing = {key: arguments for key, arguments in tasks.items() if key not in found}
     computed: set[str] = set()
+    workers = _Workers()
     failures: list[tuple[Arguments, str]] = []
     if missing:
         payload = cloudpickle.dumps(cell)
@@ -90,7 +97,7 @@ def sweep(
                 shown.set_postfix_str(f"{len(found)} cached")
                 if pid := cells.other_run():
                     say(f"{name}: process {pid} is working on {folder} too; sharing the cells")
-                for key, result, here in _results(missing, payload, cells, started):
+                for key, result, here in _results(missing, payload, cells, started, workers):
                     if isinstance(result, str):
                         failures.append((tasks[key], result))
                     else:
@@ -108,11 +115,45 @@ def sweep(
             raise
     if failures:
         raise SweepError(failures, len(tasks), folder)
-    return _table(tasks, found, computed)
+    rows = _table(tasks, found, computed)
+    known = sum(cell.cpu_seconds for key, cell in found.items() if key not in computed)
+    rows.attrs["workers"] = {"cpu_seconds": known + workers.cpu_seconds, "peak_memory_mb": workers.peak_mb}
+    return rows
+
+
+class _Workers:
+    """CPU time and memory of the processes that computed cells, this one left out, which knows its own.
+
+    `cpu_seconds` has what starting them took; `peak_mb` is the sum of the largest peaks, of as many processes
+    as computed at a time.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int], tuple[float, float]] = {}
+        self._most = 0
+
+    def enter(self, process: Process, together: int) -> None:
+        """Note what a process had used when it finished a cell, and how many cells were running."""
+        self._most = max(self._most, together)
+        if process.id != this_process().id:
+            cpu, peak = self._seen.get(process.id, (0.0, 0.0))
+            self._seen[process.id] = max(cpu, process.cpu_seconds), max(peak, process.peak_mb)
+
+    @property
+    def cpu_seconds(self) -> float:
+        return sum(cpu for cpu, _ in self._seen.values())
+
+    @property
+    def peak_mb(self) -> float:
+        return sum(sorted((peak for _, peak in self._seen.values()), reverse=True)[: self._most])
 
 
 def _results(
-    tasks: Mapping[str, Arguments], payload: bytes, cells: Store, engine: executors.Engine
+    tasks: Mapping[str, Arguments],
+    payload: bytes,
+    cells: Store,
+    engine: executors.Started,
+    workers: _Workers,
 ) -> Iterator[tuple[str, Cell | str, bool]]:
     """Each task's key, its cell or what went wrong, and whether it was computed here; as they finish."""
     waiting, running, deaths = deque(tasks), dict[Future[Outcome], str](), Counter[str]()
@@ -140,7 +181,7 @@ def _results(
                 if died and deaths[key] < _DEATHS:
                     waiting.append(key)
                     continue
-                result = _result(future, tasks[key])
+                result = _result(future, tasks[key], workers, len(running) + len(done))
                 if isinstance(result, Cell):
                     cells.write(key, result)
                 cells.release(key)
@@ -154,7 +195,7 @@ def _died(future: Future[Outcome]) -> bool:
     return not future.cancelled() and isinstance(future.exception(), BrokenExecutor)
 
 
-def _result(future: Future[Outcome], arguments: Arguments) -> Cell | str:
+def _result(future: Future[Outcome], arguments: Arguments, workers: _Workers, together: int) -> Cell | str:
     try:
         outcome = future.result()
     except BrokenExecutor as error:
@@ -163,7 +204,8 @@ def _result(future: Future[Outcome], arguments: Arguments) -> Cell | str:
         return "the engine dropped it; is the scheduler still running?"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
-    return outcome.failure or Cell(arguments, outcome.columns, outcome.seconds)
+    workers.enter(outcome.process, together)
+    return outcome.failure or Cell(arguments, outcome.columns, outcome.seconds, outcome.cpu_seconds)
 
 
 def _finished(cells: Store, keys: Iterable[str]) -> dict[str, Cell]:
@@ -218,6 +260,7 @@ def _table(tasks: Mapping[str, Arguments], cells: Mapping[str, Cell], computed: 
         "cached": len(tasks) - len(computed),
         "diverged": sum(cells[key].diverged for key in tasks),
         "seconds": sum(cells[key].seconds for key in tasks),
+        "cpu_seconds": sum(cells[key].cpu_seconds for key in tasks),
     }
     return rows
 

@@ -1,12 +1,11 @@
 """The finished cells of a sweep, one file each: written whole or not at all, checked when read, shared.
 
-A file is one line of strict JSON, `{"sha256": …, "body": {key, arguments, columns, seconds, diverged}}`,
-with the SHA-256 of the body's bytes. Runs that share a folder claim a cell before they compute it, by a lock
-on one byte of `.lock`; the system drops the locks of a run that is killed.
+A file is one line of strict JSON, `{"sha256": …, "body": {key, arguments, columns, seconds, cpu_seconds,
+diverged}}`, with the SHA-256 of the body's bytes. Runs that share a folder claim a cell before they compute
+it, by a lock on a file `<key>.lock`, which is removed when the claim is given back; the system drops the
+locks of a run that is killed.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -18,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from ouikit.lab.keys import canonical
 
 _HEAD, _MIDDLE, _TAIL = b'{"sha256":"', b'","body":', b"}\n"
 _DIGEST = slice(len(_HEAD), len(_HEAD) + 64)
 _BODY = slice(_DIGEST.stop + len(_MIDDLE), -len(_TAIL))
 _PROBE = b" " * 65536
+_RUN = ".run"  # what the first run in a folder claims beside its cells
 _ABANDONED = 60.0  # seconds; a temporary file lives for milliseconds
 
 
@@ -42,6 +44,7 @@ class Cell:
     arguments: dict[str, Any]
     columns: dict[str, list[Any]]
     seconds: float
+    cpu_seconds: float
 
     @property
     def diverged(self) -> bool:
@@ -54,7 +57,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = -1
+        self._claims: dict[str, FileLock] = {}
 
     def read(self, key: str) -> Cell | None:
         """The cell, or None where there is none. Raises DamagedCellError."""
@@ -71,7 +74,7 @@ class Store:
         fields = json.loads(body, object_hook=_float)
         if fields["key"] != key:
             raise DamagedCellError(f"{path} holds another cell")
-        return Cell(fields["arguments"], dict(fields["columns"]), fields["seconds"])
+        return Cell(fields["arguments"], dict(fields["columns"]), fields["seconds"], fields["cpu_seconds"])
 
     def write(self, key: str, cell: Cell) -> None:
         """Write one cell, whole or not at all. Raises StoreError."""
@@ -81,6 +84,7 @@ class Store:
                 "arguments": cell.arguments,
                 "columns": list(cell.columns.items()),  # pairs, since the order of columns is the cell's
                 "seconds": cell.seconds,
+                "cpu_seconds": cell.cpu_seconds,
                 "diverged": cell.diverged,
             }
         ).encode()
@@ -106,36 +110,42 @@ class Store:
             for path in self.folder.glob("*.tmp"):
                 if time.time() - path.stat().st_mtime > _ABANDONED:
                     path.unlink(missing_ok=True)
-            self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            for path in self.folder.glob("[!.]*.lock"):  # of a cell that a killed run was computing
+                if self.claim(path.stem):
+                    self.release(path.stem)
         except OSError as error:
             raise self._refusal(error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._lock)  # which drops every claim
+        for name in list(self._claims):
+            self.release(name)
 
     def other_run(self) -> str:
         """The process id of a run that was here first; empty, and ours noted, where we are alone."""
-        if not self._locked(0):
-            return os.pread(self._lock, 32, 0).decode(errors="replace").strip()
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
-        return ""
+        note = self.folder / ".run"
+        if self.claim(_RUN):
+            note.write_text(str(os.getpid()))
+            return ""
+        return note.read_text(errors="replace").strip() if note.exists() else "(of another run)"
 
     def claim(self, key: str) -> bool:
         """Whether this run, and no other, may compute the cell now."""
-        return self._locked(_byte(key))
+        lock = FileLock(self.folder / f"{key}.lock", thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        except (OSError, NotImplementedError):
+            return True  # where the file system knows no locks, runs merely do work twice
+        self._claims[key] = lock
+        return True
 
     def release(self, key: str) -> None:
         """Give a claim back, after the cell is written or has failed."""
-        fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, _byte(key))
-
-    def _locked(self, byte: int) -> bool:
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-        except OSError as error:  # where the file system knows no locks, runs merely do work twice
-            return error.errno not in (errno.EAGAIN, errno.EACCES)
-        return True
+        if lock := self._claims.pop(key, None):
+            (self.folder / f"{key}.lock").unlink(missing_ok=True)
+            lock.release()
 
     def _write(self, name: str, content: bytes) -> None:
         part = self.folder / f"{name}.{os.getpid()}-{threading.get_ident()}.tmp"
@@ -159,10 +169,6 @@ class Store:
 
 def _sealed(body: bytes) -> bytes:
     return _HEAD + hashlib.sha256(body).hexdigest().encode() + _MIDDLE + body + _TAIL
-
-
-def _byte(key: str) -> int:
-    return 1 + int(key[:15], 16)
 
 
 def _float(fields: dict[str, Any]) -> Any:

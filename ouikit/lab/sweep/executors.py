@@ -1,27 +1,24 @@
 """Engines of a sweep, all behind the standard `concurrent.futures.Executor`."""
 
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from loky import ProcessPoolExecutor, cpu_count
 
+from ouikit.lab.spec import Engine
 from ouikit.lab.sweep import worker
 from ouikit.lab.sweep.progress import say
 
-FEDERATED = "ouikit.fl.app"  # the module that the engines of Flower run
-
 
 @dataclass(frozen=True)
-class Engine:
+class Started:
     """An executor and how many cells it should hold at a time (asked again as workers come and go)."""
 
     executor: Executor
@@ -29,46 +26,31 @@ class Engine:
 
 
 @contextmanager
-def start(engine: str | Executor, jobs: int | None) -> Iterator[Engine]:
+def start(engine: Engine | Executor, jobs: int | None) -> Iterator[Started]:
     """Start an engine; stop it on leaving, its running cells too if that is by an exception.
 
-    `"local"`: `jobs` processes (default: one per CPU; 0: in this process); `"dask://HOST:PORT"`: the workers
-    of a Dask scheduler; an Executor is used as it is, `jobs` cells at a time, and left running.
-    `"flower-sim"`, `"flower://HOST:PORT"`: the cells one after the other in this process, where each finds
-    the name in the environment's OUIKIT_ENGINE and hands its federation over to Flower.
-    Raises ValueError for another engine, ConnectionError where no scheduler answers.
+    `local`: `jobs` processes (default: one per CPU; 0: in this process); `dask`: the workers of a Dask
+    scheduler; an Executor is used as it is, `jobs` cells at a time, and left running. `flower-sim`, `flower`:
+    the cells one after the other in this process, where each finds the engine's name in the environment's
+    OUIKIT_ENGINE and hands its federation over to Flower.
+    Raises ValueError for a negative number of jobs, ConnectionError where no scheduler answers.
     """
     if jobs is not None and jobs < 0:
         raise ValueError(f"jobs={jobs}; use 0 (in this process) or the number of workers")
     slots = jobs or cpu_count()
     if isinstance(engine, Executor):
-        yield Engine(engine, lambda: slots)
-    elif engine == "local" and jobs == 0:
-        yield Engine(ThisProcess(), lambda: 1)
-    elif engine == "local":
-        with _stopped(LocalWorkers(slots)) as executor:
-            yield Engine(executor, lambda: slots)
-    elif flower(engine):
+        yield Started(engine, lambda: slots)
+    elif engine.federated:
         with _named(engine):
-            yield Engine(ThisProcess(), lambda: 1)
-    elif address := re.fullmatch(r"dask://([^/\s]+:\d+)", engine):
-        with _dask(address[1]) as found:
+            yield Started(ThisProcess(), lambda: 1)
+    elif engine.kind == "dask":
+        with _dask(engine.address) as found:
             yield found
+    elif jobs == 0:
+        yield Started(ThisProcess(), lambda: 1)
     else:
-        known = ["local", "dask://HOST:PORT", "flower-sim", "flower://HOST:PORT"]
-        near = get_close_matches(engine, known, 1, 0.3)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown engine {engine!r}; {hint}There are {', '.join(known)}, and Executors")
-
-
-def flower(engine: str | Executor) -> str:
-    """The kind of an engine of Flower, "flower-sim" or "flower"; empty for every other engine.
-
-    What such an engine computes is kept apart from what others did; addresses do not matter.
-    """
-    if engine == "flower-sim":
-        return "flower-sim"
-    return "flower" if isinstance(engine, str) and re.fullmatch(r"flower://[^/\s]+:\d+", engine) else ""
+        with _stopped(LocalWorkers(slots)) as executor:
+            yield Started(executor, lambda: slots)
 
 
 class ThisProcess(Executor):
@@ -118,9 +100,9 @@ class LocalWorkers(Executor):
 
 
 @contextmanager
-def _named(engine: str) -> Iterator[None]:
+def _named(engine: Engine) -> Iterator[None]:
     before = os.environ.get("OUIKIT_ENGINE")
-    os.environ["OUIKIT_ENGINE"] = engine
+    os.environ["OUIKIT_ENGINE"] = str(engine)
     try:
         yield
     finally:
@@ -140,7 +122,7 @@ def _stopped(executor: Executor) -> Iterator[Executor]:
 
 
 @contextmanager
-def _dask(address: str) -> Iterator[Engine]:
+def _dask(address: str) -> Iterator[Started]:
     try:
         from distributed import Client
     except ImportError as error:
@@ -155,7 +137,7 @@ def _dask(address: str) -> Iterator[Engine]:
             say(f"dask://{address} has no workers yet; waiting for the first")
         executor = client.get_executor(pure=False)
         try:
-            yield Engine(executor, partial(_dask_capacity, client))
+            yield Started(executor, partial(_dask_capacity, client))
         finally:
             executor.shutdown(wait=False)  # cancels what is still running
 

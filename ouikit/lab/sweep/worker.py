@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import platform
+import resource
 import threading
 import time
 import traceback
@@ -13,18 +15,41 @@ from typing import Any
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from ouikit.lab.record import peak_memory_mb
+
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
 
 
 @dataclass(frozen=True)
+class Process:
+    """A process (host name and process id), its CPU-seconds since it began, and its largest resident set."""
+
+    id: tuple[str, int]
+    cpu_seconds: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What came of one call: columns of rows, or the tail of a traceback."""
+    """What came of one call: columns of rows, or the tail of a traceback; its time, and where it ran."""
 
     columns: dict[str, list[Any]]
     seconds: float
+    cpu_seconds: float
+    process: Process
     failure: str = ""
+
+
+def this_process() -> Process:
+    """What this process has used so far, with the processes that it started and that have ended."""
+    return Process((platform.node(), os.getpid()), _cpu(), peak_memory_mb())
+
+
+def _cpu() -> float:
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def start(parent: int) -> None:
@@ -40,14 +65,15 @@ def start(parent: int) -> None:
 
 def compute(payload: bytes, arguments: Mapping[str, Any]) -> Outcome:
     """Call the pickled function with `arguments`. An exception of the cell is a result, not an exception."""
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), _cpu()
+    columns: dict[str, list[Any]] = {}
+    failure = ""
     try:
         with one_thread():
             columns = _columns(pickle.loads(payload)(**arguments), arguments)
     except (Exception, SystemExit) as error:
-        tail = "".join(traceback.format_exception(error, limit=-3, chain=False)).strip()
-        return Outcome({}, time.perf_counter() - began, tail[-2000:])
-    return Outcome(columns, time.perf_counter() - began)
+        failure = "".join(traceback.format_exception(error, limit=-3, chain=False)).strip()[-2000:]
+    return Outcome(columns, time.perf_counter() - began, _cpu() - cpu, this_process(), failure)
 
 
 @contextmanager
