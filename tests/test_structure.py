@@ -211,10 +211,11 @@ def test_the_readmes_links_lead_somewhere():
 
 
 def test_the_readmes_tree_is_the_tree():
-    rooms = re.findall(r"^([\w/]+/) {1,}", (ROOT / "README.md").read_text(), re.M)
-    assert len(rooms) >= 7
-    for room in rooms:
-        assert (ROOT / room).is_dir(), f"the README names {room}"
+    tree = re.search(r"## The tree\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    top, inside = (re.findall(rf"^{indent}(\w+)/ ", tree, re.M) for indent in ("", "  "))
+    assert {"chapters", "ouikit", "kernels", "book", "ci", "tests"} <= set(top)
+    assert all((ROOT / folder).is_dir() for folder in top)
+    assert sorted(inside) == ROOMS, "the README names every room of ouikit, and no other"
 
 
 def test_the_citation_file_says_of_its_papers_what_their_yaml_says():
