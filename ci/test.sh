@@ -14,6 +14,10 @@ step "the form of the chapters"
 ouikit check
 step "unit, property and structure tests"
 pytest -q
+step "every example of a docstring"
+pytest -q --doctest-modules ouikit kernels/ouigemm
+step "partitions against those of flwr-datasets"
+ci/partitions.sh
 step "the compiled package"
 pytest -q kernels/tests
 step "the same under the address and undefined-behaviour sanitizers"

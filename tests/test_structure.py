@@ -11,6 +11,7 @@ import yaml
 from conftest import ROOT
 
 from ouikit.lab import check
+from ouikit.lab.book import cite
 from ouikit.lab.chapter import chapters
 from ouikit.lab.paper import AREAS
 
@@ -70,6 +71,68 @@ def test_a_stack_stays_in_its_room(library, room):
         assert inside or not uses, f"{path} imports {library}, which belongs in ouikit/{room}/"
 
 
+# Rooms of the science and modules of its face; an import leads to an earlier level only.
+LEVELS = [
+    {"gates", "stats", "data"},
+    {"patterns"},
+    {"oui"},
+    {"probe"},
+    {"train", "nn", "signals", "optim", "products", "machines", "malleable", "video", "plots"},
+    {"rl", "fl", "integrations"},
+    {"bench"},
+]
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+ROOMS = sorted(path.name for path in (ROOT / "ouikit").iterdir() if (path / "__init__.py").exists())
+
+
+def test_every_room_has_a_place_and_says_what_is_in_it():
+    assert set(ROOMS) - {"lab"} <= LEVEL.keys()
+    for room in ROOMS:
+        tree = ast.parse((ROOT / "ouikit" / room / "__init__.py").read_text())
+        assert ast.get_docstring(tree), f"ouikit/{room}/__init__.py does not say what is in the room"
+
+
+def test_the_face_is_six_modules_and_no_more():
+    loose = {path.stem for path in (ROOT / "ouikit").glob("*.py")} - {"__init__"}
+    assert loose <= {"gates", "patterns", "oui", "probe", "train", "stats"}
+
+
+def test_no_arrow_between_rooms_leads_up_or_in_a_circle():
+    for path in (ROOT / "ouikit").rglob("*.py"):
+        room = path.relative_to(ROOT / "ouikit").with_suffix("").parts[0]
+        if room in ("lab", "__init__"):  # the laboratory has its own tests, the face's own list is lazy
+            continue
+        for name in imported(path):
+            package, _, rest = name.partition(".")
+            other = rest.partition(".")[0]
+            if package == "ouikit" and other in LEVEL and other != room:
+                assert LEVEL[other] < LEVEL[room], f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_base_install_is_enough_for_the_face_and_the_signals():
+    """numpy and torch alone: `pip install ouikit` without extras."""
+    code = """
+import importlib, pkgutil, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in set(sys.argv[1:]):
+            raise ModuleNotFoundError(f"{name} is not installed")
+
+sys.meta_path.insert(0, Absent())
+import ouikit, ouikit.patterns, ouikit.oui, ouikit.probe, ouikit.optim, ouikit.signals
+for module in pkgutil.iter_modules(ouikit.signals.__path__, "ouikit.signals."):
+    importlib.import_module(module.name)
+ouikit.OUI, ouikit.balance_oui, ouikit.pairwise_oui, ouikit.fixed_pairs
+"""
+    absent = """scipy pandas matplotlib seaborn sklearn PIL kornia flwr ray gymnasium stable_baselines3 optuna
+        lightning transformers yaml pydantic nbformat papermill pyarrow loky distributed ouigemm"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *absent.split()], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_the_laboratory_loads_no_torch():
     code = "import sys, ouikit, ouikit.lab, ouikit.lab.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -87,19 +150,21 @@ def test_chapters_are_pairs_and_nothing_else():
     assert sorted(path.stem for path in paths) == sorted(c.slug for c in chapters(ROOT) for _ in range(2))
 
 
-def test_the_book_knows_twenty_papers_each_once():
+def test_the_book_knows_the_twenty_papers_each_once():
     planned = yaml.safe_load((ROOT / "book" / "planned.yml").read_text())
-    assert set(planned) == SLUGS
-    assert {paper["area"] for paper in planned.values()} == set(AREAS)
-    assert {chapter.paper.area for chapter in chapters(ROOT)} <= set(AREAS)
+    written = {chapter.slug: chapter.paper for chapter in chapters(ROOT)}
+    assert planned.keys() | written.keys() >= SLUGS
+    assert planned.keys() <= SLUGS
+    areas = {paper["area"] for paper in planned.values()} | {paper.area for paper in written.values()}
+    assert areas == set(AREAS)
 
 
-def test_the_table_of_contents_lists_only_what_exists():
+def test_the_table_of_contents_leaves_the_papers_to_their_yaml():
     toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text())
-    listed = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    for file in listed:
-        if file.startswith("chapters/"):
-            assert (ROOT / f"{file}.ipynb").exists(), f"_toc.yml lists {file}"
+    assert "chapters/" not in str(toc)
+    made = {"results", "gallery", "benchmarks", "status"}
+    listed = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
+    assert all((ROOT / "book" / f"{file}.md").exists() for file in listed - made)
 
 
 def test_conda_users_get_the_one_lock():
@@ -129,11 +194,11 @@ def test_the_lock_pins_every_direct_dependency():
     assert names <= {name.lower().replace("_", "-").replace(".", "-") for name in pinned}
 
 
-def test_the_readmes_commands_are_targets_and_ci_runs_the_second():
+def test_the_readmes_commands_are_targets_and_ci_runs_everything():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
-    assert targets == {"env", "book", "test", "serve", "bench", "clean"}
+    assert targets == {"env", "book", "test", "check", "serve", "bench", "clean"}
     commands = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), re.M)
-    assert commands == ["book", "test"]
+    assert commands == ["book", "check", "test"]
     assert "make test" in (ROOT / ".ci" / "run").read_text()
     workflows = "".join(path.read_text() for path in (ROOT / ".github" / "workflows").iterdir())
     assert ".ci/run" in workflows
@@ -146,16 +211,19 @@ def test_the_readmes_links_lead_somewhere():
 
 
 def test_the_readmes_tree_is_the_tree():
-    rooms = re.findall(r"^([\w/]+/) {1,}", (ROOT / "README.md").read_text(), re.M)
-    assert len(rooms) >= 7
-    for room in rooms:
-        assert (ROOT / room).is_dir(), f"the README names {room}"
+    tree = re.search(r"## The tree\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[1]
+    top, inside = (re.findall(rf"^{indent}(\w+)/ ", tree, re.M) for indent in ("", "  "))
+    assert {"chapters", "ouikit", "kernels", "book", "ci", "tests"} <= set(top)
+    assert all((ROOT / folder).is_dir() for folder in top)
+    assert sorted(inside) == ROOMS, "the README names every room of ouikit, and no other"
 
 
-def test_the_citation_names_every_written_paper():
-    cited = (ROOT / "CITATION.cff").read_text()
-    for chapter in chapters(ROOT):
-        assert chapter.paper.arxiv is None or f"arXiv:{chapter.paper.arxiv}" in cited, chapter.slug
+def test_the_citation_file_says_of_its_papers_what_their_yaml_says():
+    """`ouikit book` writes the references, so a new chapter needs no edit here."""
+    listed = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    written = [cite.reference(chapter.paper.citation) for chapter in chapters(ROOT)]
+    for entry in listed:
+        assert entry in written, f"{entry['title']}: run `make book`, which writes the references anew"
 
 
 def test_no_file_speaks_of_one_machine():
@@ -170,9 +238,8 @@ def test_no_file_speaks_of_one_machine():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "ouikit").rglob("*.py")), ids=lambda p: p.stem)
-def test_a_file_is_one_idea(path):
+def test_a_file_and_what_it_offers_say_what_they_are_for(path):
     tree = ast.parse(path.read_text())
-    assert len(path.read_text().splitlines()) <= 400, f"{path.name} is more than one idea"
     assert ast.get_docstring(tree), f"{path.name} does not say what it is for"
     public = (n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_")
     for node in public:

@@ -1,9 +1,11 @@
 """What a notebook calls: begin, sweep, figure, report, provenance.
 
->>> study = lab.begin("oui_weight_decay", globals())          # after the parameters cell
->>> rows = study.sweep(cell, {"weight_decay": weight_decay}, seeds=seeds)
->>> study.figure(plots.themed(draw), name="mva", title="…", alt="…", numbers=table)
->>> study.report({"best.oui": estimate})                      # raises when a registered verdict changed
+After the parameters cell::
+
+    study = lab.begin("oui_weight_decay", globals())
+    rows = study.sweep(cell, {"weight_decay": weight_decay}, seeds=seeds)
+    study.figure(plots.themed(draw), name="mva", title="…", alt="…", numbers=table)
+    study.report({"best.oui": estimate})  # raises when a registered verdict changed
 """
 
 import time

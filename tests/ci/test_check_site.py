@@ -1,11 +1,14 @@
 """The site's checker finds what it is there to find."""
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
 
 GOOD = '<html><body><h1 id="top">A</h1><a href="b.html#end">b</a><a href="https://x.org">x</a></body></html>'
 
@@ -73,3 +76,25 @@ def test_without_a_browser_that_part_is_skipped_loudly(
     monkeypatch.setattr(sys, "argv", ["check_site.py", str(site)])
     assert checker.main() == 0
     assert "SKIPPED" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium")
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        ('<p style="color: #bbb">pale words</p>', "color-contrast"),
+        ('<img src="x.png">', "image-alt"),
+        ("<button></button>", "button-name"),
+        ('<p style="color: #666">words</p><img src="x.png" alt="x">', None),
+    ],
+)
+def test_what_axe_finds_in_the_content_is_named(checker: ModuleType, content: str, rule: str | None) -> None:
+    wrong: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=checker.SWITCHES)
+        with checker.opened(browser, "desktop", "light", wrong) as page:
+            page.set_content(f'<body style="background: #fff"><button></button><article>{content}</article>')
+            wrong.clear()  # x.png is nowhere
+            checker._accessibility(Axe(), page, "a page", wrong)
+        browser.close()
+    assert [line.split(": ")[:2] for line in wrong] == ([["a page", rule]] if rule else [])

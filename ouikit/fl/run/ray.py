@@ -5,6 +5,7 @@ cluster that this process is already connected to is used as it is. At the size 
 one process is faster; Ray is for clients that train for long.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from ouikit.fl.run.grid import quiet
 # Ray reads them when it is imported: no usage statistics, no warning about GPUs that are not there.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# In a notebook it would advise, on stderr, to install ipywidgets.
+logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
 
 
 def run_ray(
