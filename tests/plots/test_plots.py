@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 
 from ouikit import plots
 from ouikit.plots import CYCLE, PALETTE, colour, contrast, readable, sequential, style, themed
@@ -185,38 +185,5 @@ def test_numbers_in_a_heat_map_can_be_read(theme: str) -> None:
         cells = np.asarray(ax.collections[0].get_facecolor())
         assert len(ax.texts) == 12
         for text, cell in zip(ax.texts, cells, strict=True):
-            assert contrast(text.get_color(), plots.to_hex(cell)) >= 4.5
+            assert contrast(text.get_color(), to_hex(cell)) >= 4.5
     plt.close("all")
-
-
-def claim(**change: object) -> dict[str, object]:
-    return {
-        "id": "band", "predicate": "within", "against": [0.6, 0.8], "paper": {"value": 0.7}, "value": 0.66,
-        "low": 0.64, "high": 0.68, "n": 3, "verdict": "reproduced", **change,
-    }  # fmt: skip
-
-
-def test_claims_strip_takes_every_kind_of_claim() -> None:
-    claims = [
-        claim(),
-        claim(against=0.05),
-        claim(predicate="trend", against={"falling": 0.5}, paper=None),
-        claim(predicate="order", against="a > b", verdict="contradicted"),
-        claim(value=None, low=None, high=None, verdict="not run"),
-    ]
-    with style("light"):
-        figure = plots.claims_strip(claims)
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts == ["0.66  reproduced"] * 3 + ["0.66  contradicted", "not run"]
-    plt.close("all")
-    with pytest.raises(ValueError, match="at least one claim"):
-        plots.claims_strip([])
-
-
-def test_what_a_predicate_accepts() -> None:
-    assert plots._accepted("within", [0.6, 0.8], np.nan) == (0.6, 0.8)
-    assert plots._accepted("within", 0.05, 0.7) == pytest.approx((0.65, 0.75))
-    assert plots._accepted("ratio", 0.2, 10.0) == pytest.approx((8, 12))
-    assert plots._accepted("trend", {"falling": 0.5}, np.nan) == (-0.5, -0.5)
-    assert plots._accepted("greater", 0.1, np.nan) == (0.1, 0.1)
-    assert np.isnan(plots._accepted("order", "a > b", np.nan)).all()
