@@ -1,28 +1,27 @@
 """Keys of runs and of sweep cells: equal keys mean equal code, parameters, data and environment.
 
 What counts: every character of a chapter's code cells, which the reader sees beside the results; the
-statements of the package modules that the code reaches, without comments, layout and docstrings (a typing
-mistake mended in a docstring must not make an hour of results look old); the libraries that it reaches, as
-the lock pins them; the data; the device.
+definitions of our packages that the code reaches, without comments, layout and docstrings, and wherever they
+lie (a moved function, or another one in its file, must not make an hour of results look old); the libraries
+that it reaches, as the lock pins them; the data; the device.
 """
 
-import ast
 import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ouikit.lab.keys.identity import identify
-from ouikit.lab.keys.imports import PACKAGES, imports, module_closure
-from ouikit.lab.keys.lock import reached_pins
+from ouikit.lab.keys.graph import Graph, Reached
+from ouikit.lab.keys.identity import Place, identify
+from ouikit.lab.keys.lock import Pins, reached_pins
+from ouikit.lab.keys.packages import PACKAGES
 
 LABORATORY = ("ouikit.lab",)
-_SCHEMA = 1  # raising it makes every key new
+_SCHEMA = 2  # raising it makes every key new
 
 
 def run_key(
@@ -47,10 +46,9 @@ def run_key(
 def source_hash(
     code: str | list[str], *, packages: Iterable[str] = PACKAGES, exclude: Iterable[str] = ()
 ) -> str:
-    """SHA-256 (64 hex digits) of code cells as they stand and of the package modules that they reach."""
+    """SHA-256 (64 hex digits) of code cells as they stand and of the definitions that they reach."""
     cells = [code] if isinstance(code, str) else list(code)
-    names = {name for cell in cells for name in imports(cell)}
-    return _sha(canonical([cells, _digests(module_closure(names, packages, exclude))]))
+    return _sha(canonical([cells, _content(Graph(packages, exclude).reach(cells))]))
 
 
 def cell_hash(
@@ -58,25 +56,36 @@ def cell_hash(
 ) -> str:
     """SHA-256 (64 hex digits) of what a cell function computes, wherever it is defined.
 
-    A function of a package module counts by its name and the modules that it reaches; one of a notebook or
+    A function of our packages counts by its definition and those that it reaches; one of a notebook or
     script by its compiled code, defaults, and the functions, classes and constants that it names,
-    recursively, with the package modules that these reach. The laboratory is left out: it does not change
-    what a cell computes. Raises TypeError for what cannot be identified (see `identity.identify`).
+    recursively, with the definitions of our packages that these reach. The laboratory is left out: it does
+    not change what a cell computes. Raises TypeError for what cannot be identified (see `identity.identify`).
     """
-    packages = tuple(packages)
-    found = identify(cell, packages)
-    local = {"/".join(path.parts[-2:]): path for path in found.files}
-    sources = _digests(module_closure(found.references, packages, exclude) | local)
-    return _sha(canonical([_SCHEMA, found.description, sources]))
+    graph = Graph(packages, exclude)
+    found = identify(cell, tuple(packages))
+    beside = {"/".join(path.parts[-2:]): path.read_text(encoding="utf-8") for path in found.files}
+    reached = graph.reach(beside.values(), found.references)
+    description = _placed(found.description, graph)
+    return _sha(canonical([_SCHEMA, description, beside, _content(reached)]))
+
+
+def _content(reached: Reached) -> list[Any]:
+    native = {name: _sha(path.read_bytes()) for name, path in reached.files.items()}
+    return [sorted(map(list, reached.links)), native]
+
+
+def _placed(description: Any, graph: Graph) -> Any:
+    """A description with the digest of a definition where it names the place of one, which may move."""
+    if isinstance(description, Place):
+        return sorted(graph.digest(node) for node in graph.find(description.reference))
+    return [_placed(part, graph) for part in description] if isinstance(description, list) else description
 
 
 def reaches(code: Callable[..., Any] | Iterable[str], module: str) -> bool:
     """Whether a cell function, or code cells, reach a module of our packages. Raises as `cell_hash`."""
     if callable(code):
-        names = identify(code, tuple(PACKAGES)).references
-    else:
-        names = {name for cell in code for name in imports(cell)}
-    return module in module_closure(names)
+        return module in Graph().reach(references=identify(code, tuple(PACKAGES)).references).modules
+    return module in Graph().reach(code).modules
 
 
 def canonical(value: Any) -> str:
@@ -114,12 +123,13 @@ def lock_hash(root: Path) -> str:
 
 
 def reached_lock_hash(root: Path, code: Iterable[str], *, packages: Iterable[str] = PACKAGES) -> str:
-    """SHA-256 of the pins that code cells, and the science they reach, depend on (see `keys.lock`)."""
-    references = {reference for cell in code for reference in imports(cell)}
-    for name, path in module_closure(references, packages, LABORATORY).items():
-        if path.suffix == ".py":
-            references |= imports(path.read_text(encoding="utf-8"), name, path.name == "__init__.py")
-    return _sha(canonical(reached_pins(root, references)))
+    """SHA-256 of the pins that code cells depend on (see `pins_of`)."""
+    return _sha(canonical(pins_of(root, code, packages=packages)))
+
+
+def pins_of(root: Path, code: Iterable[str], *, packages: Iterable[str] = PACKAGES) -> Pins:
+    """Distribution -> pinned version of what code cells, and the science they reach, depend on."""
+    return reached_pins(root, Graph(packages, LABORATORY).reach(code).libraries)
 
 
 def repo_root(start: Path | None = None) -> Path:
@@ -134,29 +144,6 @@ def repo_root(start: Path | None = None) -> Path:
     raise FileNotFoundError(
         f"{here} is not inside the repository; run inside the repository, or pass its path"
     )
-
-
-def _digests(files: Mapping[str, Path]) -> dict[str, str]:
-    return {
-        name: _statements(path.read_text(encoding="utf-8"))
-        if path.suffix == ".py"
-        else _sha(path.read_bytes())
-        for name, path in files.items()
-    }
-
-
-@lru_cache(maxsize=512)
-def _statements(source: str) -> str:
-    """Hash of a module's statements, or of its text where it does not parse."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return _sha(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            documented = ast.get_docstring(node, clean=False) is not None
-            node.body = node.body[documented:]
-    return _sha(ast.unparse(tree))
 
 
 def _sha(content: str | bytes) -> str:

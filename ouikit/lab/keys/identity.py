@@ -13,7 +13,6 @@ import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from dis import Instruction, get_instructions
-from itertools import pairwise
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -21,11 +20,18 @@ from typing import Any
 import numpy as np
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a definition of our packages lies, in the notation of `graph`; it may move without changing."""
+
+    reference: str
+
+
 @dataclass
 class Identity:
-    """A description (JSON-able but for NumPy scalars and non-finite floats) and what it leans on.
+    """A description (JSON-able but for `Place`, NumPy scalars, non-finite floats) and what it leans on.
 
-    `references` are modules of our packages, in the notation of `imports`; `files` are local Python files
+    `references` are definitions of our packages, in the notation of `graph`; `files` are local Python files
     outside them. Other installed libraries stand in the description by name: the lock holds their versions.
     """
 
@@ -73,7 +79,7 @@ class _Reader:
             fields = [self.describe(getattr(value, f.name), name) for f in dataclasses.fields(value)]
             return ["record", self.describe(type(value), name), *fields]
         if isinstance(value, ModuleType):
-            return self._place(value.__name__)
+            return self._place(value.__name__, "*")
         if isinstance(value, (FunctionType, type)):
             if value in self._seen:
                 return ["seen", self._seen[value]]
@@ -108,51 +114,70 @@ class _Reader:
         module = function.__globals__.get("__name__", "__main__")
         wrapped = self.describe(getattr(function, "__wrapped__", None), function.__name__)
         if module not in self._home and not self._is_ours(module):
-            return ["function", self._place(module), function.__qualname__, wrapped]
+            return ["function", self._place(module, function.__qualname__), function.__qualname__, wrapped]
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         held = [[name, self.describe(cell.cell_contents, name)] for name, cell in cells]
         defaults = self.describe([function.__defaults__, function.__kwdefaults__], function.__name__)
         if module in self._home:
             return ["code", self._code(function.__code__, function.__globals__), held, defaults, wrapped]
-        return ["function", self._place(module), function.__qualname__, held, defaults, wrapped]
+        place = self._place(module, function.__qualname__)
+        return ["function", place, function.__qualname__, held, defaults, wrapped]
 
     def _code(self, code: CodeType, known: Mapping[str, Any]) -> Any:
         """Instructions, constants, and the globals behind the names; no file name, no line numbers."""
         steps = [step for step in get_instructions(code) if step.opname != "EXTENDED_ARG"]
-        self._imports(steps)
+        local = self._imports(steps)
         named = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")} & known.keys()
-        for name in named:
-            self._submodules(known[name], code.co_names)
+        modules = {name: value.__name__ for name in named if isinstance(value := known[name], ModuleType)}
+        ours = {name: module for name, module in modules.items() if self._is_ours(module)}
+        self._uses(steps, ("LOAD_GLOBAL", "LOAD_NAME"), ours)
+        self._uses(steps, ("LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_CHECK"), local)
         constants = [
             self._code(item, known) if isinstance(item, CodeType) else self.describe(item, code.co_name)
             for item in code.co_consts
         ]
         variables = [list(names) for names in (code.co_names, code.co_varnames, code.co_freevars)]
-        values = [[name, self.describe(known[name], name)] for name in sorted(named)]
+        values = [[name, self.describe(known[name], name)] for name in sorted(named - ours.keys())]
         return [code.co_code.hex(), constants, variables, values]
 
-    def _imports(self, steps: Sequence[Instruction]) -> None:
-        """Imports inside a function; the names of `from … import names` are loaded just before."""
-        for before, step in pairwise(steps):
+    def _imports(self, steps: Sequence[Instruction]) -> dict[str, str]:
+        """Note the imports inside a function; returns the local names that stand for a module of ours.
+
+        The names of `from … import names` are loaded just before. A module that is not simply bound to a
+        local name counts as a whole.
+        """
+        local = {}
+        for before, step, after in zip(steps, steps[1:], steps[2:], strict=False):
             if step.opname == "IMPORT_NAME":
-                names = [f"{step.argval}:{name}" for name in before.argval or ()]
-                self.identity.references.update(names or [step.argval])
+                module, names = step.argval, before.argval or ()
+                if names:
+                    self.identity.references.update(f"{module}:{name}" for name in names)
+                elif self._is_ours(module):
+                    self.identity.references.add(module)
+                    bound = module.partition(".")[0]
+                    if after.opname == "STORE_FAST":  # `import a.b` binds a
+                        local[after.argval] = bound
+                    else:  # `import a.b as c` takes b of a
+                        whole = module if after.opname == "IMPORT_FROM" else bound
+                        self.identity.references.add(f"{whole}:*")
             elif step.argval in ("import_module", "__import__"):
                 self.identity.references.add("*")
+        return local
 
-    def _submodules(self, module: Any, names: Sequence[str]) -> None:
-        """`ouikit.nn.models.small()` uses each module on the way, whichever cell imported it."""
-        if not isinstance(module, ModuleType) or not self._is_ours(module.__name__):
-            return
-        self.identity.references.add(module.__name__)
-        for name in names:
-            inner = vars(module).get(name)
-            if isinstance(inner, ModuleType) and inner.__name__.startswith(f"{module.__name__}."):
-                self._submodules(inner, names)
+    def _uses(self, steps: Sequence[Instruction], loads: Sequence[str], modules: Mapping[str, str]) -> None:
+        """What follows the name of a module: `ouikit.nn.models.small` is a definition, bare `ouikit` all."""
+        for i, step in enumerate(steps):
+            if step.opname in loads and step.argval in modules:
+                chain = []
+                for after in steps[i + 1 :]:
+                    if after.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+                        break
+                    chain.append(after.argval)
+                self.identity.references.add(f"{modules[step.argval]}:{'.'.join(chain) or '*'}")
 
     def _class(self, cls: type) -> Any:
         if cls.__module__ not in self._home:
-            return ["class", self._place(cls.__module__), cls.__qualname__]
+            return ["class", self._place(cls.__module__, cls.__qualname__), cls.__qualname__]
         members = [
             [name, self.describe(member, f"{cls.__name__}.{name}")]
             for name, member in sorted(vars(cls).items())
@@ -166,11 +191,12 @@ class _Reader:
             members,
         ]
 
-    def _place(self, module: str) -> str:
-        """Note what stands behind a module that is named and not read."""
+    def _place(self, module: str, name: str) -> Any:
+        """Note what stands behind something that is named and not read: its module and (qualified) name."""
         if self._is_ours(module):
-            self.identity.references.add(module)
-            return module
+            reference = f"{module}:{name.partition('.')[0]}"
+            self.identity.references.add(reference)
+            return Place(reference)
         file = Path(getattr(sys.modules.get(module), "__file__", None) or "built-in")
         if file.suffix == ".py" and not _is_installed(file):
             self.identity.files.add(file)

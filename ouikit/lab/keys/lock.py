@@ -6,7 +6,7 @@ counts the pins of the libraries that the code imports and of all that these req
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
@@ -23,15 +23,15 @@ def read_pins(root: Path) -> Pins:
     return {_plain(name): version for name, version in pairs}
 
 
-def reached_pins(root: Path, references: Iterable[str]) -> Pins:
-    """The pins behind `references` (the notation of `imports`; our own modules and Python's count nothing).
+def reached_pins(root: Path, libraries: Iterable[str]) -> Pins:
+    """The pins behind modules that are imported (our own and Python's count nothing).
 
-    All pins where that is unclear: for an import that can be anything, or of something not installed.
+    All pins where that is unclear: for an import that can be anything (`*`), or of something not installed.
     """
     pins = read_pins(root)
-    modules = {reference.partition(":")[0].partition(".")[0] for reference in references}
+    modules = {library.partition(".")[0] for library in libraries}
     modules -= {"ouikit", "ouigemm", *sys.stdlib_module_names}
-    known = packages_distributions()
+    known = _distributions()
     if not modules <= known.keys():
         return pins
     waiting = {_plain(name) for module in modules for name in known[module]}
@@ -40,6 +40,12 @@ def reached_pins(root: Path, references: Iterable[str]) -> Pins:
         found.add(name := waiting.pop())
         waiting |= _required(name) - found
     return {name: version for name, version in pins.items() if name in found}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Importable name -> distributions; finding it out reads the records of all that is installed."""
+    return packages_distributions()
 
 
 @cache
