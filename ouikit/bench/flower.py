@@ -17,12 +17,13 @@ from typing import Any
 import psutil
 
 from ouikit.bench.rows import Row
-from ouikit.fl.app import client_app, federate, server_app
-from ouikit.fl.deployment import Deployment, deployment
-from ouikit.fl.federation import Federation
-from ouikit.fl.grid import run_local
-from ouikit.fl.ray import run_ray
-from ouikit.fl.superlink import run_superlink
+from ouikit.fl.run.apps import client_app, server_app
+from ouikit.fl.run.deployment import Deployment, deployment
+from ouikit.fl.run.grid import run_local
+from ouikit.fl.run.ray import run_ray
+from ouikit.fl.run.rounds import federate
+from ouikit.fl.run.superlink import run_superlink
+from ouikit.fl.setting.federation import Federation
 
 PAIR = Federation(method="fedoui", clients=2, per_round=2)
 QUICK, DEPLOYED = (2, 22), (1, 3)  # rounds of the short and of the long run
@@ -39,8 +40,8 @@ class Cost:
 
     def per_round(self, short: "Cost", rounds: int) -> "Cost":
         """What each of so many further rounds cost."""
-        told = zip((self.wall, self.cpu, self.traffic), (short.wall, short.cpu, short.traffic), strict=True)
-        return Cost(*((long - less) / rounds for long, less in told))
+        both = zip((self.wall, self.cpu, self.traffic), (short.wall, short.cpu, short.traffic), strict=True)
+        return Cost(*((long - less) / rounds for long, less in both))
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
@@ -85,10 +86,10 @@ def _inside(runner: Callable[..., Any], rounds: int) -> Cost:
 def _deployed(there: Deployment, rounds: int) -> Cost:
     wall, cpu = time.perf_counter(), there.cpu_seconds()
     with tempfile.TemporaryDirectory() as out:
-        told = run_superlink(
+        run = run_superlink(
             there.address, PAIR.clients, {**replace(PAIR, rounds=rounds).config(), "out": out}
         )
-    traffic = told["network-traffic"]["total-bytes"]
+    traffic = run["network-traffic"]["total-bytes"]
     return Cost(time.perf_counter() - wall, there.cpu_seconds() - cpu, traffic)
 
 

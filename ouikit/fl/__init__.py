@@ -1,15 +1,107 @@
-"""Federated learning on Flower: one pair of apps, strategies that drop into any Flower project.
+"""Federated learning on Flower: strategies that drop into any Flower project, and federations that repeat.
 
-`ouikit.fl.weights` and `ouikit.fl.partition` need no Flower. Importing this package first keeps Flower from
-sending telemetry and from looking for updates, unless the environment already says otherwise.
+Four rooms, each of which imports only those before it: `setting` (who holds which samples, how they train),
+`strategies` (how replies become the next global model), `read` (what a run left, and what it says) and `run`
+(the apps, and where they run); `ouikit.fl.flower` is the one module that imports Flower.
+
+>>> from ouikit.fl import Federation, FedOUI, fedoui_weights, simulate      # doctest: +SKIP
+
+The names below are imported on first use, so the weights, the settings and the reading of a saved run need
+no Flower; what needs it says how to install it where it is missing.
 """
 
-import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from ouikit.fl.weights import alignment_weights, fedoui_alignment_weights, fedoui_weights, typicality
+if TYPE_CHECKING:
+    from ouikit.fl.read.outcome import Outcome
+    from ouikit.fl.run.apps import client_app, identify, server_app
+    from ouikit.fl.run.simulate import simulate
+    from ouikit.fl.setting.anomalies import Anomaly
+    from ouikit.fl.setting.federation import Federation
+    from ouikit.fl.setting.gates import FrozenGates
+    from ouikit.fl.setting.population import Population
+    from ouikit.fl.setting.source import Source
+    from ouikit.fl.strategies.fedsq import FedSQ, structure_of
+    from ouikit.fl.strategies.monitor import AtypicalClientMonitor
+    from ouikit.fl.strategies.paired import PairedFedAvg, Reply, RoundFailedError
+    from ouikit.fl.strategies.risk import risk_factors, risk_weights, robust_z
+    from ouikit.fl.strategies.weighted import (
+        FedOUI,
+        FedOUIAlignment,
+        GradientAlignment,
+        PairedFedProx,
+        ShuffledFedOUI,
+    )
+    from ouikit.fl.strategies.weights import (
+        alignment_weights,
+        fedoui_alignment_weights,
+        fedoui_weights,
+        size_weights,
+        typicality,
+    )
 
-# Flower reads them once, when it is imported.
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+_HOMES = {
+    "read.outcome": ("Outcome",),
+    "run.apps": ("client_app", "identify", "server_app"),
+    "run.simulate": ("simulate",),
+    "setting.anomalies": ("Anomaly",),
+    "setting.federation": ("Federation",),
+    "setting.gates": ("FrozenGates",),
+    "setting.population": ("Population",),
+    "setting.source": ("Source",),
+    "strategies.fedsq": ("FedSQ", "structure_of"),
+    "strategies.monitor": ("AtypicalClientMonitor",),
+    "strategies.paired": ("PairedFedAvg", "Reply", "RoundFailedError"),
+    "strategies.risk": ("risk_factors", "risk_weights", "robust_z"),
+    "strategies.weighted": (
+        *("FedOUI", "FedOUIAlignment", "GradientAlignment"),
+        *("PairedFedProx", "ShuffledFedOUI"),
+    ),
+    "strategies.weights": (
+        *("alignment_weights", "fedoui_alignment_weights", "fedoui_weights"),
+        *("size_weights", "typicality"),
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = [
+    "Anomaly",
+    "AtypicalClientMonitor",
+    "FedOUI",
+    "FedOUIAlignment",
+    "FedSQ",
+    "Federation",
+    "FrozenGates",
+    "GradientAlignment",
+    "Outcome",
+    "PairedFedAvg",
+    "PairedFedProx",
+    "Population",
+    "Reply",
+    "RoundFailedError",
+    "ShuffledFedOUI",
+    "Source",
+    "alignment_weights",
+    "client_app",
+    "fedoui_alignment_weights",
+    "fedoui_weights",
+    "identify",
+    "risk_factors",
+    "risk_weights",
+    "robust_z",
+    "server_app",
+    "simulate",
+    "size_weights",
+    "structure_of",
+    "typicality",
+]
 
-__all__ = ["alignment_weights", "fedoui_alignment_weights", "fedoui_weights", "typicality"]
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ouikit.fl' has no attribute {name!r}")
+    return getattr(import_module(f"ouikit.fl.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,7 +1,7 @@
 """The pair of apps: same bits every time, paired between methods, clients that train as written."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,14 +10,20 @@ from torch.nn import functional
 
 from ouikit import balance_oui, data
 from ouikit.data.dataset import Dataset, Images
-from ouikit.fl import client as client_module
-from ouikit.fl import federation as federation_module
-from ouikit.fl.app import client_app, federate, server_app, simulate
-from ouikit.fl.client import client_seed, local_update, probe_positions
-from ouikit.fl.federation import Federation
-from ouikit.fl.grid import LocalGrid, run_local
-from ouikit.fl.methods import METHODS
-from ouikit.fl.nets import build
+from ouikit.fl.run import client as client_module
+from ouikit.fl.run.apps import client_app, server_app
+from ouikit.fl.run.client import client_seed, local_update, probe_positions
+from ouikit.fl.run.grid import LocalGrid, run_local
+from ouikit.fl.run.rounds import federate
+from ouikit.fl.run.simulate import simulate
+from ouikit.fl.setting import samples as samples_module
+from ouikit.fl.setting.anomalies import Anomaly
+from ouikit.fl.setting.federation import Federation
+from ouikit.fl.setting.gates import FrozenGates
+from ouikit.fl.setting.networks import build
+from ouikit.fl.setting.population import Population
+from ouikit.fl.setting.source import Source
+from ouikit.fl.strategies.methods import METHODS
 from ouikit.probe import Probe
 from ouikit.train import evaluate
 
@@ -47,28 +53,28 @@ def test_methods_start_alike_and_their_first_clients_do_the_same(method):
     """Before the first aggregation nothing depends on the method, but FedProx's term and FedSQ's gates."""
     base, other = simulate(replace(TINY, rounds=1)), simulate(replace(TINY, rounds=1, method=method))
     assert other.rounds[0] == base.rounds[0]
-    told = ("client", "num-examples", "oui", "loss", "update_norm")
+    same = ("client", "num-examples", "oui", "loss", "update_norm")
     if method in ("fedprox", "fedsq"):
-        told = ("client", "num-examples")
+        same = ("client", "num-examples")
     for mine, theirs in zip(base.contributions, other.contributions, strict=True):
-        assert [mine[name] for name in told] == [theirs[name] for name in told]
+        assert [mine[name] for name in same] == [theirs[name] for name in same]
 
 
 def test_the_server_app_leaves_the_outcome_in_its_state_and_in_a_folder(tmp_path):
     context = run_local(server_app, client_app, 6, {**TINY.config(), "out": str(tmp_path / "out")})
-    told = json.loads(context.state["outcome"]["json"])
+    left = json.loads(context.state["outcome"]["json"])
     written = json.loads((tmp_path / "out" / "outcome.json").read_text())
-    assert written == told
-    assert told["checksum"] == simulate(TINY).checksum()
+    assert written == left
+    assert left["checksum"] == simulate(TINY).checksum()
     weights = torch.load(tmp_path / "out" / "weights.pt", weights_only=True)
     model = TINY.network()
     model.load_state_dict(weights)
-    assert evaluate(model, TINY.data())[1] == pytest.approx(told["rounds"][-1]["accuracy"])
-    assert told["faults"] == []
+    assert evaluate(model, TINY.data())[1] == pytest.approx(left["rounds"][-1]["accuracy"])
+    assert left["faults"] == []
 
 
 def test_learning_happens():
-    outcome = simulate(Federation(rounds=15, clients=10, per_round=5, alpha=10.0))
+    outcome = simulate(Federation(rounds=15, clients=10, per_round=5, population=Population(alpha=10.0)))
     accuracy = [entry["accuracy"] for entry in outcome.rounds]
     assert len(accuracy) == 16
     assert accuracy[0] < 0.3 < 0.8 < accuracy[-1]
@@ -130,8 +136,8 @@ def test_oui_is_that_of_the_local_model_on_its_own_probe_at_the_penultimate_laye
 
 
 def test_a_small_client_fills_its_probe_with_replacement():
-    small = replace(TINY, protocol="as_released", rare_size=12)
-    rare = small.population().rare[0]
+    small = replace(TINY, population=Population(protocol="as_released", rare_size=12))
+    rare = small.holdings().rare[0]
     chosen = probe_positions(small, rare)
     assert len(small.client_data(rare).train) <= 12
     assert len(chosen) == 32
@@ -140,8 +146,8 @@ def test_a_small_client_fills_its_probe_with_replacement():
 
 
 def test_noisy_clients_train_on_their_wrong_labels_and_the_server_judges_on_clean_ones():
-    released = replace(TINY, protocol="as_released")
-    people = released.population()
+    released = replace(TINY, population=Population(protocol="as_released"))
+    people = released.holdings()
     clean = released.data().train.labels.numpy()
     noisy = people.noisy[0]
     seen = released.client_data(noisy).train.labels.numpy()
@@ -156,9 +162,31 @@ def test_seeds_of_clients_do_not_collide():
     assert len(seeds) == 5 * 20 * 20
 
 
-def test_a_federation_travels_as_scalars():
-    assert Federation.of({**TINY.config(), "server-round": 3, "proximal-mu": 0.1}) == TINY
+PARTS = Federation(
+    method="fedsq", lr=0.1,
+    population=Population("dirichlet", alpha=0.3), anomaly=Anomaly("noise", clients=2, onset=7),
+    source=Source("rotated", size=300), gates=FrozenGates(norm="affine"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("federation", [TINY, PARTS])
+def test_a_federation_travels_as_scalars(federation):
+    config = federation.config()
+    assert all(isinstance(value, int | float | str) for value in config.values())
+    assert Federation.of({**config, "server-round": 3, "proximal-mu": 0.1}) == federation
     assert Federation.of({}) == Federation()
+    assert Federation.of(asdict(federation)) == federation  # nested, as TOML reads dotted keys
+    assert Federation.of({"population.alpha": 0.3, "anomaly": {"onset": 2}}) == Federation(
+        population=Population(alpha=0.3), anomaly=Anomaly(onset=2)
+    )
+
+
+def test_clients_data_are_dealt_once_for_all_methods_rates_and_onsets():
+    """What does not change the samples does not deal them again."""
+    base = replace(TINY, anomaly=Anomaly("inverted", clients=2))
+    other = replace(base, method="fedprox", lr=0.5, rounds=9, anomaly=replace(base.anomaly, onset=4))
+    assert other.client_data(0) is base.client_data(0)
+    assert replace(base, seed=1).client_data(0) is not base.client_data(0)
 
 
 def test_the_authors_small_cnn():
@@ -176,18 +204,18 @@ def test_sizes_of_a_set_that_is_split_on_loading():
     other = replace(small, seed=1)
     assert torch.equal(small.data().train.labels, other.data().train.labels)
     assert not torch.equal(small.data().validation.labels, other.data().validation.labels)
-    assert sum(len(index) for index in small.population().indices) == 600
+    assert sum(len(index) for index in small.holdings().indices) == 600
 
 
 def test_images_of_another_set_are_drawn_by_the_seed(monkeypatch):
     """As the authors draw 3,000 of CIFAR-10; here 600 of digits under another name."""
     digits = data.load("digits", train_size=1437)
-    monkeypatch.setattr(federation_module.data, "load", lambda name: replace(digits, name=name))
+    monkeypatch.setattr(samples_module.data, "load", lambda name: replace(digits, name=name))
     drawn = replace(TINY, dataset="cifar10", train_size=600)
     expected = np.sort(np.random.default_rng(TINY.seed + 12345).choice(1437, 600, replace=False))
     assert torch.equal(drawn.data().train.labels, digits.train.labels[torch.from_numpy(expected)])
     assert not torch.equal(replace(drawn, seed=1).data().train.labels, drawn.data().train.labels)
-    federation_module._loaded.cache_clear()
+    samples_module._loaded.cache_clear()
 
 
 @pytest.fixture
@@ -201,13 +229,14 @@ def colour_images(monkeypatch):
 
     third = (0.5,) * 3
     fake = Dataset("cifar10", tuple("0123456789"), split(200), split(60), third, third, "none")
-    monkeypatch.setattr(federation_module.data, "load", lambda name: fake)
-    federation_module._loaded.cache_clear()
+    monkeypatch.setattr(samples_module.data, "load", lambda name: fake)
+    samples_module._loaded.cache_clear()
     yield Federation(
         dataset="cifar10", train_size=160, test_size=40, model="small_cnn", augment="cifar", lr=0.01,
-        epochs=1, rounds=1, clients=5, per_round=2, minimum=2, protocol="as_released", method="fedoui",
+        epochs=1, rounds=1, clients=5, per_round=2, method="fedoui",
+        population=Population(minimum=2, protocol="as_released"),
     )  # fmt: skip
-    federation_module._loaded.cache_clear()
+    samples_module._loaded.cache_clear()
 
 
 def test_the_papers_configuration_starts(colour_images):
@@ -219,7 +248,7 @@ def test_the_papers_configuration_starts(colour_images):
 
 @pytest.mark.parametrize(("protocol", "moves"), [("as_described", False), ("as_released", True)])
 def test_only_the_released_probe_is_read_through_the_augmentation(colour_images, protocol, moves):
-    federation = replace(colour_images, protocol=protocol)
+    federation = replace(colour_images, population=Population(minimum=2, protocol=protocol))
     own = federation.client_data(0)
     first, again, later = (client_module._probe(federation, own, 0, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -229,10 +258,10 @@ def test_only_the_released_probe_is_read_through_the_augmentation(colour_images,
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: Federation(protocol="as_printed"), ValueError, "as_described, as_released"),
-        (lambda: Federation(partition="shards"), ValueError, "pathological"),
+        (lambda: Population(protocol="as_printed"), ValueError, "as_described, as_released"),
+        (lambda: Population(partition="shards"), ValueError, "pathological"),
         (lambda: Federation(per_round=21), ValueError, "1 to 20"),
-        (lambda: Federation(rounds=0), ValueError, "rounds ≥ 1"),
+        (lambda: Federation(rounds=0), ValueError, "rounds must be ≥ 1: got 0"),
         (lambda: TINY.client_data(6), ValueError, "0 to 5"),
         (lambda: federate(LocalGrid(client_app, 6), replace(TINY, method="fedsgd")), KeyError, "fedsgd"),
         (lambda: simulate(replace(TINY, model="perceptron")), KeyError, "perceptron"),

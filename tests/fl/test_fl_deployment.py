@@ -11,19 +11,19 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from ouikit.fl import superlink
-from ouikit.fl.app import simulate
-from ouikit.fl.deployment import Deployment, _free_ports, deployment
-from ouikit.fl.federation import Federation
-from ouikit.fl.outcome import Outcome, load_checkpoint
-from ouikit.fl.superlink import RunFailedError, connection, run_app, write_app
+from ouikit.fl.read.outcome import Outcome, load_checkpoint
+from ouikit.fl.run import superlink
+from ouikit.fl.run.deployment import Deployment, _free_ports, deployment
+from ouikit.fl.run.simulate import simulate
+from ouikit.fl.run.superlink import RunFailedError, connection, run_app, write_app
+from ouikit.fl.setting.federation import Federation
 
 PAGE = ROOT / "book" / "deployment.md"
 PAIR = Federation(method="fedoui", clients=2, per_round=2, rounds=2)
 FAULTY = """
 from flwr.app import ArrayRecord
 from flwr.clientapp import ClientApp
-from ouikit.fl import app
+from ouikit.fl.run import apps as app
 
 client_app = ClientApp()
 client_app.query()(app.identify)
@@ -74,9 +74,9 @@ def faults(folder):
     """Round 1: a client raises. Round 2: the other sends NaN. The run fails; the model of round 1 is kept."""
     config = {**PAIR.config(), "out": str(folder / "out")}
     write_app(folder / "app", config)
-    told = (folder / "app" / "pyproject.toml").read_text()
+    text = (folder / "app" / "pyproject.toml").read_text()
     (folder / "app" / "pyproject.toml").write_text(
-        told.replace("ouikit.fl.app:client_app", "faulty:client_app")
+        text.replace("ouikit.fl.run.apps:client_app", "faulty:client_app")
     )
     (folder / "app" / "faulty.py").write_text(FAULTY)
     with pytest.raises(RunFailedError, match=r"finished:failed.*round 2: 0 usable replies of 2.*not finite"):
@@ -140,8 +140,8 @@ def test_a_superlink_that_does_not_answer_is_an_error(tmp_path, monkeypatch):
     (port,) = _free_ports(1)
     monkeypatch.setenv("FLWR_HOME", str(tmp_path))
     monkeypatch.setenv("OUIKIT_ENGINE", f"flower://127.0.0.1:{port}")
-    told = f'[superlink.gone]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
-    (tmp_path / "config.toml").write_text(told)
+    text = f'[superlink.gone]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    (tmp_path / "config.toml").write_text(text)
     with pytest.raises(RunFailedError, match="flwr supernode list gone"):
         simulate(PAIR)
 

@@ -22,7 +22,7 @@ def no_engine(monkeypatch):
 
 def federated(i: int, seed: int):
     """A cell that could call `simulate`, and says where it would run."""
-    import ouikit.fl.app  # noqa: F401
+    import ouikit.fl.run.apps  # noqa: F401
 
     return [{"metric": os.environ.get("OUIKIT_ENGINE", ""), "value": os.getpid()}]
 
@@ -50,7 +50,9 @@ def test_what_another_engine_computed_is_not_passed_off(tmp_path):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_cell_without_a_federation_is_refused(engine, tmp_path):
-    with pytest.raises(ValueError, match=r"is for federations: the cell does not reach ouikit\.fl\.app"):
+    with pytest.raises(
+        ValueError, match=r"is for federations: the cell does not reach ouikit\.fl\.run\.apps"
+    ):
         sweep(plain, {"i": [1]}, store=tmp_path, engine=engine)
 
 
@@ -76,14 +78,18 @@ def test_a_chapter_that_is_not_federated_is_refused_before_it_runs(engine, repo,
 def test_the_refusal_names_the_chapters_that_can(repo, capsys):
     for half in (".ipynb", ".yaml"):
         (repo / "chapters" / f"fed{half}").write_bytes((repo / "chapters" / f"toy{half}").read_bytes())
-    edit(repo / "chapters" / "fed.ipynb", "def cell(", "from ouikit.fl.app import simulate\\n\\n\\ndef cell(")
+    edit(
+        repo / "chapters" / "fed.ipynb",
+        "def cell(",
+        "from ouikit.fl.run.simulate import simulate\\n\\n\\ndef cell(",
+    )
     assert main(["run", "toy", "--engine", "flower-sim"]) == 2
     assert "engine 'flower-sim' runs fed" in capsys.readouterr().err
 
 
 def test_a_federated_chapters_run_has_a_key_of_its_own_and_its_record_names_the_engine(repo, monkeypatch):
     path = repo / "chapters" / "toy.ipynb"
-    edit(path, "    return [{", "    import ouikit.fl.app\\n    return [{")
+    edit(path, "    return [{", "    import ouikit.fl.run.apps\\n    return [{")
     chapter = Chapter("toy", repo)
     values = chapter.resolve().parameters
     local, dask, ray, link, other = (

@@ -12,14 +12,16 @@ import pytest
 import torch
 from flwr.clientapp import ClientApp
 
-from ouikit.fl import app as app_module
-from ouikit.fl import outcome as outcome_module
-from ouikit.fl.app import identify, server_app, simulate, train
-from ouikit.fl.federation import Federation
-from ouikit.fl.grid import LocalGrid, run_local
-from ouikit.fl.methods import METHODS
-from ouikit.fl.outcome import CHECKPOINT, Outcome, load_checkpoint, save_checkpoint
-from ouikit.fl.strategies import PairedFedAvg, RoundFailedError
+from ouikit.fl.flower import ArrayRecord
+from ouikit.fl.read import outcome as outcome_module
+from ouikit.fl.read.outcome import CHECKPOINT, Outcome, load_checkpoint, save_checkpoint
+from ouikit.fl.run import rounds as rounds_module
+from ouikit.fl.run.apps import client_app, identify, server_app, train
+from ouikit.fl.run.grid import LocalGrid, run_local
+from ouikit.fl.run.simulate import simulate
+from ouikit.fl.setting.federation import Federation
+from ouikit.fl.strategies.methods import METHODS
+from ouikit.fl.strategies.paired import PairedFedAvg, RoundFailedError
 
 FOUR = Federation(method="fedoui", rounds=4, epochs=1, clients=6, per_round=3)
 
@@ -48,7 +50,7 @@ def interrupted_after(monkeypatch, server_round, federation, out):
             raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(app_module, "save_checkpoint", save)
+        patched.setattr(rounds_module, "save_checkpoint", save)
         with pytest.raises(KilledError):
             simulate(federation, out=out)
 
@@ -56,10 +58,11 @@ def interrupted_after(monkeypatch, server_round, federation, out):
 KILLS_ITSELF = """
 import os, signal, sys
 from pathlib import Path
-from ouikit.fl import app
+from ouikit.fl.run import rounds
+from ouikit.fl.run.simulate import simulate
 from test_fl_faults import FOUR
 
-save = app.save_checkpoint
+save = rounds.save_checkpoint
 
 
 def then_die(folder, config, so_far):
@@ -68,8 +71,8 @@ def then_die(folder, config, so_far):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-app.save_checkpoint = then_die
-app.simulate(FOUR, out=Path(sys.argv[1]))
+rounds.save_checkpoint = then_die
+simulate(FOUR, out=Path(sys.argv[1]))
 """
 
 
@@ -230,13 +233,13 @@ def test_a_round_in_which_nobody_answers_in_time_fails():
 
     grid = Silent(failing(lambda client, server_round: False), 6)
     with pytest.raises(RoundFailedError, match=r"round 1: 0 usable replies of 3.*no answer.*no answer"):
-        app_module.federate(grid, FOUR)
+        rounds_module.federate(grid, FOUR)
 
 
 def test_nodes_that_do_not_come_are_waited_for_and_then_missed():
     grid = LocalGrid(failing(lambda client, server_round: False), 4)
     strategy = PairedFedAvg(min_available_nodes=6, patience=0.0)
-    arrays = app_module.ArrayRecord(FOUR.network().state_dict())
+    arrays = ArrayRecord(FOUR.network().state_dict())
     with pytest.raises(RoundFailedError, match="round 1: 4 nodes are there, 6 needed"):
         strategy.start(grid=grid, initial_arrays=arrays, num_rounds=1)
 
@@ -245,10 +248,10 @@ def test_flowers_own_loop_gives_the_bits_of_ours():
     """The strategies are ordinary ones: in another project `start` runs them, without checkpoints."""
     from flwr.app import ConfigRecord
 
-    from ouikit.fl.methods import strategy_of
+    from ouikit.fl.strategies.methods import strategy_of
 
-    strategy, arrays = strategy_of(FOUR), app_module.ArrayRecord(FOUR.network().state_dict())
-    grid = LocalGrid(app_module.client_app, 6)
+    strategy, arrays = strategy_of(FOUR), ArrayRecord(FOUR.network().state_dict())
+    grid = LocalGrid(client_app, 6)
     theirs = strategy.start(
         grid=grid, initial_arrays=arrays, num_rounds=4, train_config=ConfigRecord(FOUR.config())
     )

@@ -11,25 +11,30 @@ from flwr.clientapp import ClientApp
 
 from ouikit import data
 from ouikit.data.dataset import fingerprint
-from ouikit.fl import federation as federation_module
-from ouikit.fl.app import client_app, federate, identify, simulate
-from ouikit.fl.averaging import averaging_gap, first_round_gap
-from ouikit.fl.client import dual_network, local_update
-from ouikit.fl.federation import Federation
-from ouikit.fl.fedsq import FedSQ, StructureMissingError, structure_of
-from ouikit.fl.grid import LocalGrid, quiet
-from ouikit.fl.judge import Judge
-from ouikit.fl.readings import pace, paced_rows
-from ouikit.fl.source import fresh_head, pretrained, set_aside
-from ouikit.fl.strategies import PairedFedAvg, RoundFailedError
+from ouikit.fl.read.averaging import averaging_gap
+from ouikit.fl.read.readings import pace, paced_rows
+from ouikit.fl.run.apps import client_app, identify
+from ouikit.fl.run.client import dual_network, local_update
+from ouikit.fl.run.first_round import first_round_gap
+from ouikit.fl.run.grid import LocalGrid, quiet
+from ouikit.fl.run.judge import Judge
+from ouikit.fl.run.rounds import federate
+from ouikit.fl.run.simulate import simulate
+from ouikit.fl.setting import federation as federation_module
+from ouikit.fl.setting.federation import Federation
+from ouikit.fl.setting.gates import FrozenGates
+from ouikit.fl.setting.population import Population
+from ouikit.fl.setting.source import Source, fresh_head, pretrained, set_aside
+from ouikit.fl.strategies.fedsq import FedSQ, StructureMissingError, structure_of
+from ouikit.fl.strategies.paired import PairedFedAvg, RoundFailedError
 from ouikit.nn import models
 from ouikit.train import evaluate
 
 TINY = Federation(
-    method="fedsq", rounds=2, clients=4, per_round=4, partition="dirichlet", alpha=0.3, lr=0.02,
-    source="rotated", source_epochs=3,
+    method="fedsq", rounds=2, clients=4, per_round=4, lr=0.02,
+    population=Population("dirichlet", alpha=0.3), source=Source("rotated", epochs=3),
 )  # fmt: skip
-CNN = replace(TINY, model="residual_cnn", epochs=1, source_epochs=1, train_size=900)
+CNN = replace(TINY, model="residual_cnn", epochs=1, source=Source("rotated", epochs=1), train_size=900)
 FULL_BATCH = {"batch_size": 10**6, "epochs": 1, "rounds": 1}
 
 
@@ -86,8 +91,8 @@ def test_the_structure_travels_once_to_each_node_and_then_a_round_costs_what_fed
         with quiet():
             federate(grids[method], replace(TINY, method=method, epochs=1, rounds=3))
     both, one = ["arrays", "structure"], ["arrays"]
-    told = [records for _, records, _ in grids["fedsq"].sent]
-    assert told == [both] * 4 + [one] * 8
+    carried = [records for _, records, _ in grids["fedsq"].sent]
+    assert carried == [both] * 4 + [one] * 8
     sizes = {name: [size for *_, size in grid.sent] for name, grid in grids.items()}
     assert sizes["fedsq"][4:] == sizes["fedavg"][4:]
     assert sizes["fedsq"][0] == 2 * sizes["fedavg"][0]
@@ -168,11 +173,10 @@ def test_only_quantities_are_averaged_and_counters_and_statistics_stay():
     assert not torch.allclose(plain.arrays["1.running_mean"], start["1.running_mean"], rtol=1e-2)
 
 
-@pytest.mark.parametrize(
-    ("choice", "flips"), [({"frozen_norm": "affine"}, False), ({"frozen_gate": "own"}, True)]
-)
+@pytest.mark.parametrize(("choice", "flips"), [({"norm": "affine"}, False), ({"gate": "own"}, True)])
 def test_choices_reach_the_clients_and_the_judge(choice, flips):
-    other, base = simulate(replace(CNN, rounds=1, **choice)), simulate(replace(CNN, rounds=1))
+    other = simulate(replace(CNN, rounds=1, gates=FrozenGates(**choice)))
+    base = simulate(replace(CNN, rounds=1))
     assert other.rounds[0] == base.rounds[0]
     assert other.checksum() != base.checksum()
     assert (other.rounds[1]["flips"] > 0) == flips
@@ -181,7 +185,7 @@ def test_choices_reach_the_clients_and_the_judge(choice, flips):
 def test_a_client_trains_the_dual_network_and_never_pretrains(monkeypatch):
     weights = TINY.network().state_dict()
 
-    def refuse(federation):
+    def refuse(*args):
         raise AssertionError("a client pretrains")
 
     monkeypatch.setattr(federation_module, "_backbone", refuse)
@@ -204,7 +208,7 @@ def test_steps_that_frozen_gates_do_not_survive_leave_the_global_model_alone():
 
 def test_a_backbone_is_the_same_for_every_method_and_another_for_every_seed():
     start = Judge(TINY, frozen=True).initial
-    again = Judge(replace(TINY, method="fedavg", lr=0.5, alpha=9.0)).initial
+    again = Judge(replace(TINY, method="fedavg", lr=0.5, population=Population(alpha=9.0))).initial
     other = Judge(replace(TINY, seed=1)).initial
     assert fingerprint(start.values()) == fingerprint(again.values()) != fingerprint(other.values())
     federation_module._backbone.cache_clear()
@@ -278,10 +282,14 @@ def test_pace_counts_rounds_from_one():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: Federation(source="upside_down"), ValueError, "rotated, first_half"),
-        (lambda: Federation(frozen_pool="max"), ValueError, "structure, own"),
-        (lambda: replace(TINY, source_size=1437).data(), ValueError, "1 to 1436 of the training images"),
-        (lambda: replace(TINY, source="none").source_data(), ValueError, "got 'none'"),
+        (lambda: Source("upside_down"), ValueError, "rotated, first_half"),
+        (lambda: FrozenGates(pool="max"), ValueError, "structure, own"),
+        (
+            lambda: replace(TINY, source=Source("rotated", size=1437)).data(),
+            ValueError,
+            "1 to 1436 of the training images",
+        ),
+        (lambda: replace(TINY, source=Source()).source_data(), ValueError, "got 'none'"),
         (lambda: fresh_head({}, torch.nn.Sequential(torch.nn.Flatten())), ValueError, "no linear layer"),
         (lambda: simulate(replace(TINY, model="row_transformer")), ValueError, "not affine in its input"),
     ],

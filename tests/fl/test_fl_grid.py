@@ -10,8 +10,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from ouikit.fl.app import client_app
-from ouikit.fl.grid import LocalGrid, run_local
+from ouikit.fl.run.apps import client_app
+from ouikit.fl.run.grid import LocalGrid, run_local
 
 
 def query(node, **config):
@@ -138,7 +138,7 @@ def test_arrays_survive_the_journey_to_the_bit():
 def test_telemetry_and_update_checks_are_off_before_flower_is_imported():
     code = (
         "import os; [os.environ.pop(n, 0) for n in ('FLWR_TELEMETRY_ENABLED', 'FLWR_DISABLE_UPDATE_CHECK')]\n"
-        "import sys, ouikit.fl.app\n"
+        "import sys, ouikit.fl.run.apps\n"
         "from flwr.supercore import telemetry\n"
         "off = telemetry.FLWR_TELEMETRY_ENABLED == '0' and os.environ['FLWR_DISABLE_UPDATE_CHECK'] == '1'\n"
         "sys.exit(not off)"

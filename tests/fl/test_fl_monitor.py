@@ -12,25 +12,29 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from ouikit.data.dataset import Images
-from ouikit.fl.anomalies import ANOMALIES, altered
-from ouikit.fl.app import identify, simulate
-from ouikit.fl.client import local_update
-from ouikit.fl.detection import MEASURES, detection
-from ouikit.fl.federation import Federation
-from ouikit.fl.grid import LocalGrid
-from ouikit.fl.monitor import AtypicalClientMonitor
-from ouikit.fl.steps import FixedSteps, limited
-from ouikit.fl.strategies import FedOUI, PairedFedAvg
-from ouikit.fl.weights import fedoui_weights, size_weights, typicality
+from ouikit.fl.read.detection import MEASURES, detection
+from ouikit.fl.run.apps import identify
+from ouikit.fl.run.client import local_update
+from ouikit.fl.run.grid import LocalGrid
+from ouikit.fl.run.simulate import simulate
+from ouikit.fl.run.steps import FixedSteps, limited
+from ouikit.fl.setting.anomalies import ANOMALIES, Anomaly, altered
+from ouikit.fl.setting.federation import Federation
+from ouikit.fl.setting.population import Population
+from ouikit.fl.strategies.monitor import AtypicalClientMonitor
+from ouikit.fl.strategies.paired import PairedFedAvg
+from ouikit.fl.strategies.risk import risk_factors, robust_z
+from ouikit.fl.strategies.weighted import FedOUI
+from ouikit.fl.strategies.weights import fedoui_weights, size_weights, typicality
 from ouikit.probe import Probe
-from ouikit.signals.divergence import DIVERGENCES, risk_factors, robust_z
+from ouikit.signals.divergence import DIVERGENCES
 
 SIZES = [30, 60, 20, 40]
 OUIS = [0.2, 0.3, 0.5, 0.25]
 PROBE = torch.randn(16, 3, generator=torch.Generator().manual_seed(1))
 SMALL = Federation(
-    method="monitor", rounds=2, clients=6, per_round=6, epochs=1, partition="dirichlet", alpha=1.0,
-    model="narrow_mlp", anomaly="labels", anomalous=2,
+    method="monitor", rounds=2, clients=6, per_round=6, epochs=1, model="narrow_mlp",
+    population=Population("dirichlet", alpha=1.0), anomaly=Anomaly("labels", clients=2),
 )  # fmt: skip
 
 
@@ -192,7 +196,7 @@ def test_fixed_steps_are_full_batches_from_whole_passes(count, steps):
 
 
 def test_equal_steps_whatever_the_epochs_and_the_client():
-    base = replace(SMALL, steps=3, anomaly="none")
+    base = replace(SMALL, steps=3, anomaly=Anomaly())
     weights = base.network().state_dict()
     calls = []
     with pytest.MonkeyPatch.context() as patch:
@@ -265,28 +269,29 @@ def test_an_anomaly_keeps_size_range_and_draw(name):
 
 
 def test_clients_go_wrong_from_the_onset_on_and_stay_so():
-    late = replace(SMALL, anomaly="inverted", onset=2)
-    bad = late.population().anomalous
+    late = replace(SMALL, anomaly=Anomaly("inverted", clients=2, onset=2))
+    bad = late.holdings().anomalous
     assert len(bad) == 2
-    assert replace(late, anomaly="noise", onset=0, alpha=9.0).population().anomalous == bad
-    assert {replace(late, seed=s).population().anomalous for s in range(5)} != {bad}
+    other = replace(late, anomaly=Anomaly("noise", clients=2), population=Population("dirichlet", alpha=9.0))
+    assert other.holdings().anomalous == bad
+    assert {replace(late, seed=s).holdings().anomalous for s in range(5)} != {bad}
     for client in range(late.clients):
         before, first, later = (late.client_data(client, r).train.images for r in (2, 3, 9))
         assert torch.equal(first, later)
         assert torch.equal(before, first) != (client in bad)
-    clean = replace(late, anomaly="none")
-    assert clean.population().anomalous == ()
+    clean = replace(late, anomaly=Anomaly())
+    assert clean.holdings().anomalous == ()
     assert torch.equal(clean.client_data(bad[0], 9).train.images, late.client_data(bad[0], 0).train.images)
     assert torch.equal(clean.data().train.labels, late.data().train.labels)
 
 
 def test_before_the_onset_a_run_is_a_clean_one_and_can_be_branched_off():
-    late = replace(SMALL, onset=2, rounds=3)
-    clean = simulate(replace(late, anomaly="none", rounds=2))
+    late = replace(SMALL, anomaly=Anomaly("labels", clients=2, onset=2), rounds=3)
+    clean = simulate(replace(late, anomaly=Anomaly(), rounds=2))
     assert simulate(replace(late, rounds=2)).checksum() == clean.checksum()
     whole = simulate(late)
     assert simulate(late, after=clean).checksum() == whole.checksum()
-    assert whole.checksum() != simulate(replace(late, anomaly="none")).checksum()
+    assert whole.checksum() != simulate(replace(late, anomaly=Anomaly())).checksum()
 
 
 def entries(pairwise, clients=range(5), server_round=1):
@@ -325,18 +330,18 @@ def test_detection_needs_both_kinds():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("call", "message"),
     [
-        ({"anomaly": "tired"}, "inverted, letters"),
-        ({"anomalous": 7}, "0 to 6"),
-        ({"onset": -1}, "onset"),
-        ({"steps": -1}, "steps"),
-        ({"shared_probe": 1}, "shared_probe"),
+        (lambda: Anomaly("tired"), "inverted, letters"),
+        (lambda: replace(SMALL, anomaly=Anomaly("labels", clients=7)), "0 to 6"),
+        (lambda: Anomaly(onset=-1), "onset"),
+        (lambda: replace(SMALL, steps=-1), "steps"),
+        (lambda: replace(SMALL, shared_probe=1), "shared_probe"),
     ],
 )
-def test_bad_scenarios_are_named(change, message):
+def test_bad_scenarios_are_named(call, message):
     with pytest.raises(ValueError, match=message):
-        replace(SMALL, **change)
+        call()
 
 
 def test_an_unknown_anomaly_is_named():

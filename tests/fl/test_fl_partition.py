@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ouikit.fl import partition
-from ouikit.fl.federation import Federation, released_population
+from ouikit.fl.setting import partition
+from ouikit.fl.setting.federation import Federation
+from ouikit.fl.setting.population import Population, released_holdings
 
 LABELS = np.random.default_rng(0).integers(0, 10, 1437)
 KINDS = {
@@ -197,14 +198,14 @@ def test_bad_input_is_named(call, message):
 @pytest.mark.parametrize(("seed", "ids"), [(1, (8, 9, 14, 19)), (2, (2, 4, 5, 14)), (3, (1, 3, 4, 13))])
 def test_the_rare_clients_are_those_of_the_released_runs(seed, ids):
     parts = partition.iid(LABELS, 20, seed=0)
-    assert released_population(LABELS, parts, 10, seed=seed).rare == ids
+    assert released_holdings(LABELS, parts, 10, seed=seed).rare == ids
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), cap=st.integers(5, 90))
 def test_rare_clients_are_cut_others_take_over_and_noise_is_another_class(seed, cap):
     parts = partition.dirichlet(LABELS, 20, 0.3, seed=seed)
-    people = released_population(LABELS, parts, 10, seed=seed, rare_size=cap)
+    people = released_holdings(LABELS, parts, 10, seed=seed, rare_size=cap)
     sizes = np.array([len(index) for index in people.indices])
     assert np.array_equal(np.sort(np.concatenate(people.indices)), np.arange(len(LABELS)))
     assert (sizes[list(people.rare)] == np.minimum([len(parts[c]) for c in people.rare], cap)).all()
@@ -220,13 +221,16 @@ def test_rare_clients_are_cut_others_take_over_and_noise_is_another_class(seed, 
 
 def test_a_noisy_label_is_any_other_class_equally_often():
     labels = np.zeros(40_000, np.int64)
-    people = released_population(labels, partition.iid(labels, 20, seed=0), 5, seed=0)
+    people = released_holdings(labels, partition.iid(labels, 20, seed=0), 5, seed=0)
     counts = np.bincount(people.labels, minlength=5)
     assert counts[1:] == pytest.approx(np.full(4, 40_000 * 0.2 * 0.4 / 4), rel=0.1)
 
 
 def test_entropy_of_labels():
-    people = Federation(partition="pathological", classes_per_client=2, clients=10, per_round=5).population()
+    def of_classes(count):
+        population = Population("pathological", classes_per_client=count)
+        return Federation(population=population, clients=10, per_round=5).holdings()
+
+    people = of_classes(2)
     assert people.entropies() == pytest.approx([np.log(2)] * 10, abs=0.02)
-    one_class = Federation(partition="pathological", classes_per_client=1, clients=10, per_round=5)
-    assert one_class.population().entropies() == pytest.approx([0.0] * 10)
+    assert of_classes(1).entropies() == pytest.approx([0.0] * 10)

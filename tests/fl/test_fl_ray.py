@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from flwr.clientapp import ClientApp
 
-from ouikit.fl.app import identify, server_app, simulate, train
-from ouikit.fl.federation import Federation
-from ouikit.fl.ray import run_ray
+from ouikit.fl.run.apps import identify, server_app, train
+from ouikit.fl.run.ray import run_ray
+from ouikit.fl.run.simulate import simulate
+from ouikit.fl.setting.federation import Federation
 
 pytest.importorskip("ray")
 PAIR = Federation(method="fedoui", clients=2, per_round=2, rounds=2)

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from ouikit.fl.app import simulate
-from ouikit.fl.federation import Federation, Population
-from ouikit.fl.readings import curve, mechanism, rows
+from ouikit.fl.read.readings import curve, mechanism, rows
+from ouikit.fl.run.simulate import simulate
+from ouikit.fl.setting.federation import Federation
+from ouikit.fl.setting.population import Holdings, Population
 
-PEOPLE = Population(
+PEOPLE = Holdings(
     indices=(np.arange(4), np.arange(4, 6), np.arange(6, 9)),
     labels=np.array([0, 0, 1, 1, 2, 2, 0, 1, 2]),
     rare=(1,),
@@ -44,7 +45,7 @@ def test_mechanism_by_hand():
 
 
 def test_where_nobody_is_rare_or_noisy_nothing_is_said_of_them():
-    clean = Population(PEOPLE.indices, PEOPLE.labels)
+    clean = Holdings(PEOPLE.indices, PEOPLE.labels)
     told = mechanism([entry(1, 0, 1.0, 1.0, 0.3)], clean)
     assert not {"shift_rare", "shift_noisy"} & told.keys()
     absent = mechanism([entry(1, 0, 1.0, 1.0, 0.3)], PEOPLE)
@@ -60,10 +61,15 @@ def test_the_area_of_a_constant_curve_is_its_height():
 
 def test_rows_of_a_run():
     federation = Federation(
-        method="fedoui", rounds=3, epochs=1, clients=6, per_round=4, protocol="as_released"
+        method="fedoui",
+        rounds=3,
+        epochs=1,
+        clients=6,
+        per_round=4,
+        population=Population(protocol="as_released"),
     )
     outcome = simulate(federation)
-    table = list(rows(outcome, federation.population(), window=2))
+    table = list(rows(outcome, federation.holdings(), window=2))
     accuracy = [row["value"] for row in table if row["metric"] == "accuracy"]
     assert accuracy == [told["accuracy"] for told in outcome.rounds]
     ends = {row["metric"]: row["value"] for row in table if row["step"] == 3 and "client" not in row}

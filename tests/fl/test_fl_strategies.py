@@ -1,23 +1,27 @@
 """The strategies on a grid of tiny clients: what is averaged, who takes part, and what a fault does."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.exception import InconsistentMessageReplies
+from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ouikit.fl.app import identify
-from ouikit.fl.grid import LocalGrid
-from ouikit.fl.methods import METHODS
-from ouikit.fl.strategies import (
-    FedOUI,
-    GradientAlignment,
-    PairedFedAvg,
-    PairedFedProx,
-    RoundFailedError,
-    participants,
+from ouikit.fl.run.apps import identify
+from ouikit.fl.run.grid import LocalGrid
+from ouikit.fl.strategies.methods import METHODS
+from ouikit.fl.strategies.paired import PairedFedAvg, RoundFailedError, participants, weighted_mean
+from ouikit.fl.strategies.weighted import FedOUI, GradientAlignment, PairedFedProx
+from ouikit.fl.strategies.weights import (
+    alignment_weights,
+    fedoui_alignment_weights,
+    fedoui_weights,
+    size_weights,
 )
-from ouikit.fl.weights import alignment_weights, fedoui_alignment_weights, fedoui_weights, size_weights
 
 SIZES = np.array([210, 226, 66, 40, 17, 30])
 OUIS = np.array([0.126, 0.257, 0.310, 0.318, 0.372, 0.2])
@@ -290,7 +294,7 @@ def test_the_global_model_of_before_survives_a_failed_round():
     strategy = full()
     with pytest.raises(RoundFailedError, match="round 3"):
         run(strategy, client(dict.fromkeys(range(6), later)), rounds=5)
-    assert all(np.isfinite(array).all() for array in strategy._global.values())
+    assert all(np.isfinite(array).all() for array in strategy.global_arrays.values())
     assert {entry["round"] for entry in strategy.contributions} == {1, 2}
 
 
@@ -302,7 +306,7 @@ def test_metrics_with_different_names_are_flowers_own_loud_error():
 def test_a_node_that_does_not_say_its_partition_is_an_error():
     app = client()
     app._registered_funcs.pop("query.default")
-    with pytest.raises(RuntimeError, match=r"register ouikit\.fl\.app\.identify"):
+    with pytest.raises(RuntimeError, match=r"register ouikit\.fl\.identify"):
         run(full(), app)
 
 
@@ -326,3 +330,55 @@ def test_evaluation_by_the_clients_is_weighted_by_their_sizes():
     result = strategy.start(grid=LocalGrid(app, 6), initial_arrays=records(START), num_rounds=1)
     told = result.evaluate_metrics_clientapp[1]["accuracy"]
     assert told == pytest.approx(size_weights(SIZES) @ np.arange(6))
+
+
+@given(
+    clients=st.integers(1, 5),
+    kind=st.sampled_from([np.float16, np.float32, np.float64, np.int64]),
+    seed=st.integers(0, 10**6),
+)
+@settings(deadline=None, max_examples=30)
+def test_the_mean_has_the_bits_of_flowers_own(clients, kind, seed):
+    rng = np.random.default_rng(seed)
+    shapes = {"w": (3, 4), "b": (5,), "scalar": ()}
+    models = [
+        {name: np.asarray(rng.normal(0, 100, shape)).astype(kind) for name, shape in shapes.items()}
+        for _ in range(clients)
+    ]
+    weights = [float(weight) for weight in size_weights(rng.integers(1, 500, clients))]
+    contents = [
+        RecordDict({"arrays": records(model), "metrics": MetricRecord({"weight": weight})})
+        for model, weight in zip(models, weights, strict=True)
+    ]
+    theirs = {name: array.numpy() for name, array in aggregate_arrayrecords(contents, "weight").items()}
+    ours = weighted_mean(models, weights)
+    for name, array in ours.items():
+        assert array.dtype == kind
+        expected = np.rint(theirs[name]).astype(kind) if kind is np.int64 else theirs[name]
+        assert array.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("method", ["fedavg", "product"])
+def test_a_reply_is_decoded_once(method, monkeypatch):
+    decoded = Counter()
+    plain = Array.numpy
+
+    def count(array):
+        decoded[id(array)] += 1
+        kept.append(array)  # so that no id is given twice
+        return plain(array)
+
+    class Watched(LocalGrid):
+        """Counts only on the server's side."""
+
+        def send_and_receive(self, messages, *, timeout=None):
+            monkeypatch.setattr(Array, "numpy", plain)
+            answers = list(super().send_and_receive(messages, timeout=timeout))
+            monkeypatch.setattr(Array, "numpy", count)
+            return answers
+
+    kept = []
+    strategy = full(METHODS[method])
+    strategy.start(grid=Watched(client(), 6), initial_arrays=records(START), num_rounds=1)
+    assert len(decoded) == (6 + 1) * len(START)  # six replies and the global model
+    assert set(decoded.values()) == {1}

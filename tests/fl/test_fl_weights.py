@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ouikit.fl import alignment_weights, fedoui_alignment_weights, fedoui_weights, typicality
-from ouikit.fl.weights import (
+from ouikit.fl.strategies.weights import (
     alignment,
     beta_of,
     effective_clients,
@@ -195,7 +195,7 @@ def test_bad_input_is_named(call, message):
 
 def test_the_mathematics_needs_neither_flower_nor_torch():
     code = (
-        "import sys, ouikit.fl.weights, ouikit.fl.partition\n"
+        "import sys, ouikit.fl.strategies.weights, ouikit.fl.setting.partition\n"
         "sys.exit(not {'flwr', 'torch'}.isdisjoint(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ from loky import ProcessPoolExecutor, cpu_count
 from ouikit.lab.sweep import worker
 from ouikit.lab.sweep.progress import say
 
-FEDERATED = "ouikit.fl.app"  # the module that the engines of Flower run
+FEDERATED = "ouikit.fl.run.apps"  # the module that the engines of Flower run
 
 
 @dataclass(frozen=True)

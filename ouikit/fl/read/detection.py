@@ -1,4 +1,4 @@
-"""How well a monitor's scores, and rivals of them, tell anomalous clients from the others in one round."""
+"""How well a monitor's scores, and rivals of them, separate anomalous clients from the others in a round."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
-from ouikit.fl.weights import typicality
-from ouikit.signals.divergence import THRESHOLD, robust_z
+from ouikit.fl.strategies.risk import THRESHOLD, robust_z
+from ouikit.fl.strategies.weights import typicality
 
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ def detection(contributions: Sequence[Mapping[str, float]], anomalous: Sequence[
     * alarm_anomalous, alarm_benign: the shares of the two groups with a `robust_z` above 3.
 
     Args:
-        contributions: those of an `ouikit.fl.monitor.AtypicalClientMonitor`; other rows are passed over.
+        contributions: those of an `ouikit.fl.AtypicalClientMonitor`; other rows are left out.
         anomalous: the clients to be found.
 
     Raises:
@@ -47,11 +47,11 @@ def detection(contributions: Sequence[Mapping[str, float]], anomalous: Sequence[
         step = int(replies["round"].iloc[0])
         bad = replies["client"].isin(anomalous).to_numpy()
         if bad.all() or not bad.any():
-            raise ValueError(f"round {step} has anomalous or other clients only: nothing can be told apart")
+            raise ValueError(f"round {step} has clients of one kind only: there is nothing to separate")
         for measure, of in MEASURES.items():
             score = pd.Series(of(replies)).to_numpy()
             z = robust_z(score)
-            told = {
+            found = {
                 "auroc": roc_auc_score(bad, score),
                 "auroc_two_sided": roc_auc_score(bad, z),
                 "anomalous": score[bad].mean(),
@@ -59,5 +59,5 @@ def detection(contributions: Sequence[Mapping[str, float]], anomalous: Sequence[
                 "alarm_anomalous": (z[bad] > THRESHOLD).mean(),
                 "alarm_benign": (z[~bad] > THRESHOLD).mean(),
             }
-            for metric, value in told.items():
+            for metric, value in found.items():
                 yield {"measure": measure, "step": step, "metric": metric, "value": float(value)}

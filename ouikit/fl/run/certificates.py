@@ -1,4 +1,4 @@
-"""Keys for a Flower deployment on one machine: an authority of one's own, a server, its nodes.
+"""Keys for a Flower deployment on one machine: its own certificate authority, a server, its nodes.
 
 For several hosts the same steps with `openssl` and `ssh-keygen` are on the page about deployment.
 """

@@ -1,31 +1,30 @@
-"""Flower strategies whose weights are the pure functions of `ouikit.fl.weights`.
+"""FedAvg that is repeatable, paired and guarded: what all strategies here share.
 
-Each is an ordinary Flower strategy (Message API) that drops into any ServerApp in place of
-`flwr.serverapp.strategy.FedAvg`. What they share is `PairedFedAvg`: participants drawn by partition and seed,
-replies in a fixed order, and no reply that could poison the global model.
+Each of them is an ordinary Flower strategy (Message API) that takes the place of
+`flwr.serverapp.strategy.FedAvg` in any ServerApp.
 """
 
-import random
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from ouikit.fl.weights import (
-    EPSILON,
-    Vector,
-    alignment_weights,
-    fedoui_alignment_weights,
-    fedoui_weights,
-    size_weights,
+from ouikit.fl.flower import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    FedAvg,
+    Grid,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
 )
+from ouikit.fl.strategies.weights import Vector, size_weights
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -40,12 +39,18 @@ class _UnusableError(ValueError):
 
 @dataclass(frozen=True)
 class Reply:
-    """One usable answer: who, its update θ_k − θ_t over all floating-point arrays, its metrics."""
+    """One usable reply, decoded.
+
+    client, node: who sent it. arrays: its model, as numpy arrays by name. update: θ_k − θ_t over all
+    floating-point arrays, float64 [P]. metrics: its numbers. scores: what the server measured of it.
+    """
 
     client: int
+    node: int
+    arrays: Arrays
     update: Vector
     metrics: dict[str, float]
-    message: Message
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 class PairedFedAvg(FedAvg):
@@ -53,8 +58,8 @@ class PairedFedAvg(FedAvg):
 
     * Participants are partitions, drawn without replacement from `default_rng(seed)`, round after round, as
       in the authors' code: equal seeds give equal participants, whatever the strategy and the node ids. Nodes
-      say which partition they hold in answer to a query (`ouikit.fl.app.identify`).
-    * Replies are aggregated in the order of the partitions, so that the sum is the same to the last bit.
+      say which partition they hold in answer to a query (`ouikit.fl.identify`).
+    * Replies are decoded once, and averaged in the order of the partitions: the same sum to the last bit.
     * A reply that is an error, is missing after the timeout, has other names, shapes or types than the global
       model, holds a value that is not finite, or lacks a metric that the weights need, is left out, and noted
       in `faults`. The round goes on with the others; with fewer than `min_replies` it raises
@@ -71,7 +76,8 @@ class PairedFedAvg(FedAvg):
     Attributes:
         faults: one {round, client, reason} per reply that was left out.
         contributions: one row per reply that was used: round, client, weight, size_weight (its share under
-            FedAvg), update_norm, and the reply's metrics.
+            FedAvg), update_norm, and the reply's metrics and scores.
+        global_arrays: the model that this round's participants were sent, as numpy arrays by name.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()  # metrics in [0, 1] that the weights are made of
@@ -87,11 +93,18 @@ class PairedFedAvg(FedAvg):
         self.contributions: list[dict[str, float]] = []
         self._partition: dict[int, int] = {}  # of a node
         self._asked: dict[int, int] = {}  # the participants of this round: node -> partition
-        self._global: Arrays = {}
+        self.global_arrays: Arrays = {}
 
     def weights(self, replies: list[Reply], server_round: int) -> Vector:
         """The aggregation weights of a round's usable replies; they sum to 1. Subclasses override this."""
         return size_weights([reply.metrics["num-examples"] for reply in replies])
+
+    def scores(self, replies: list[Reply], server_round: int) -> list[dict[str, float]]:
+        """What the server measures of each usable reply, before the weights are made. Nothing here.
+
+        It joins `contributions`, and `weights` finds it in the replies.
+        """
+        return [{} for _ in replies]
 
     def state(self) -> dict[str, Any]:
         """What the strategy remembers from round to round besides `contributions` and `faults`.
@@ -101,7 +114,7 @@ class PairedFedAvg(FedAvg):
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Remember again what `state` told, in a server that was started anew."""
+        """Take back what `state` returned, in a server that was restarted."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -119,7 +132,7 @@ class PairedFedAvg(FedAvg):
         count = max(int(len(nodes) * self.fraction_train), self.min_train_nodes)
         chosen = participants(self.seed, server_round, sorted(nodes), count)
         self._asked = {nodes[partition]: partition for partition in chosen}
-        self._global = _arrays_of(arrays)
+        self.global_arrays = _arrays_of(arrays)
         config["server-round"] = server_round
         record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
         return [Message(record, node, MessageType.TRAIN) for node in self._asked]
@@ -128,27 +141,19 @@ class PairedFedAvg(FedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """The weighted mean of the usable replies. Raises RoundFailedError."""
-        usable = self._usable(server_round, list(replies))
+        answers = {answer.metadata.src_node_id: answer for answer in replies}
+        usable = self._usable(server_round, answers)
         if not self._asked:
             return None, None
         if len(usable) < self.min_replies:
-            now = [fault for fault in self.faults if fault["round"] == server_round]
-            reasons = "; ".join(f"client {fault['client']}: {fault['reason']}" for fault in now)
-            raise RoundFailedError(
-                f"round {server_round}: {len(usable)} usable replies of {len(self._asked)}, "
-                f"{self.min_replies} needed ({reasons})"
-            )
-        weights = self.weights(usable, server_round)
-        sizes = size_weights([reply.metrics["num-examples"] for reply in usable])
-        for reply, weight, size in zip(usable, weights, sizes, strict=True):
-            _metrics_of(reply.message)["weight"] = float(weight)
-            entry = {"round": server_round, "client": reply.client, "weight": float(weight)}
-            norm = float(np.linalg.norm(reply.update))
-            self.contributions.append(
-                {**entry, "size_weight": float(size), "update_norm": norm, **reply.metrics}
-            )
-        arrays, metrics = super().aggregate_train(server_round, [reply.message for reply in usable])
-        return arrays and _counters_restored(arrays, self._global), metrics
+            raise self._too_few(server_round, len(usable))
+        for reply, scores in zip(usable, self.scores(usable, server_round), strict=True):
+            reply.scores.update(scores)
+        weights = [float(weight) for weight in self.weights(usable, server_round)]
+        self._note(server_round, usable, weights)
+        metrics = self._mean_metrics([answers[reply.node] for reply in usable], weights)
+        mean = weighted_mean([reply.arrays for reply in usable], weights)
+        return ArrayRecord({name: Array(array) for name, array in mean.items()}), metrics
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Metrics of the clients' own evaluation, weighted by num-examples."""
@@ -180,36 +185,60 @@ class PairedFedAvg(FedAvg):
         if silent:
             raise RuntimeError(
                 f"nodes {silent} do not say which partition they hold: they are gone, or their ClientApp "
-                "does not register ouikit.fl.app.identify as its query function"
+                "does not register ouikit.fl.identify as its query function"
             )
         nodes = {self._partition[node]: node for node in present}
         if len(nodes) < len(present):
             raise RuntimeError("two nodes hold the same partition: give each a partition-id of its own")
         return nodes
 
-    def _usable(self, server_round: int, answers: list[Message]) -> list[Reply]:
-        """Replies in the order of the partitions; the others are entered in `faults`."""
-        usable = []
-        by_node = {answer.metadata.src_node_id: answer for answer in answers}
+    def _usable(self, server_round: int, answers: dict[int, Message]) -> list[Reply]:
+        """Replies in the order of the partitions; the others are entered in `faults`. answers: by node."""
+        usable, before = [], _flat(self.global_arrays)
         for node, client in sorted(self._asked.items(), key=lambda item: item[1]):
             try:
-                usable.append(self._reply(client, by_node.get(node)))
+                usable.append(self._reply(client, node, answers.get(node), before))
             except _UnusableError as flaw:
                 self.faults.append({"round": server_round, "client": client, "reason": str(flaw)})
         return usable
 
-    def _reply(self, client: int, answer: Message | None) -> Reply:
-        """A checked reply. Raises _UnusableError, which says what is wrong with it."""
+    def _too_few(self, server_round: int, usable: int) -> RoundFailedError:
+        now = [fault for fault in self.faults if fault["round"] == server_round]
+        reasons = "; ".join(f"client {fault['client']}: {fault['reason']}" for fault in now)
+        return RoundFailedError(
+            f"round {server_round}: {usable} usable replies of {len(self._asked)}, "
+            f"{self.min_replies} needed ({reasons})"
+        )
+
+    def _note(self, server_round: int, replies: list[Reply], weights: list[float]) -> None:
+        """Enter a round's replies in `contributions`."""
+        sizes = size_weights([reply.metrics["num-examples"] for reply in replies])
+        for reply, weight, size in zip(replies, weights, sizes, strict=True):
+            entry = {"round": server_round, "client": reply.client, "weight": weight}
+            norm = float(np.linalg.norm(reply.update))
+            own = {**reply.metrics, **reply.scores}
+            self.contributions.append({**entry, "size_weight": float(size), "update_norm": norm, **own})
+
+    def _mean_metrics(self, answers: list[Message], weights: list[float]) -> MetricRecord:
+        """Flower's own check and mean of the metrics, under these weights."""
+        for answer, weight in zip(answers, weights, strict=True):
+            _metrics_of(answer)[self.weighted_by_key] = weight
+        checked, _ = self._check_and_log_replies(answers, is_train=True)
+        return self.train_metrics_aggr_fn([answer.content for answer in checked], self.weighted_by_key)
+
+    def _reply(self, client: int, node: int, answer: Message | None, before: Vector) -> Reply:
+        """A checked reply; `before` is the global model. Raises _UnusableError, which says what is wrong."""
         if answer is None:
             raise _UnusableError("no answer")
         if answer.has_error():
             raise _UnusableError(f"error: {answer.error.reason}")
         if len(answer.content.array_records) != 1 or len(answer.content.metric_records) != 1:
             raise _UnusableError("not exactly one ArrayRecord and one MetricRecord")
-        new = _arrays_of(next(iter(answer.content.array_records.values())))
-        if _form(new) != _form(self._global):
+        arrays = _arrays_of(next(iter(answer.content.array_records.values())))
+        if _form(arrays) != _form(self.global_arrays):
             raise _UnusableError("names, shapes or types other than those of the global model")
-        if not all(np.isfinite(array).all() for array in new.values()):
+        after = _flat(arrays)
+        if not np.isfinite(after).all():
             raise _UnusableError("a weight that is not finite")
         metrics = _metrics_of(answer)
         for name in ("num-examples", *self.needs):
@@ -217,88 +246,7 @@ class PairedFedAvg(FedAvg):
             if not isinstance(value, int | float) or not 0 <= value <= most:
                 raise _UnusableError(f"metric {name!r} is not in [0, {most:.3g}]: {value}")
         numbers = {str(n): float(value) for n, value in metrics.items() if isinstance(value, int | float)}
-        return Reply(client, _flat(new) - _flat(self._global), numbers, answer)
-
-
-class PairedFedProx(PairedFedAvg):
-    """FedProx (arXiv 1812.06127): clients find μ as `proximal-mu` in their configuration and add the term.
-
-    That term is μ/2 ‖θ − θ_t‖², with the square that the sample in Flower's own docstring lacks.
-    """
-
-    def __init__(self, *, proximal_mu: float = 0.01, **paired: Any) -> None:
-        if not proximal_mu >= 0:
-            raise ValueError(f"proximal_mu must be ≥ 0: got {proximal_mu}")
-        super().__init__(**paired)
-        self.proximal_mu = proximal_mu
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """As `PairedFedAvg`, with μ in the configuration."""
-        config["proximal-mu"] = self.proximal_mu
-        return super().configure_train(server_round, arrays, config, grid)
-
-
-class GradientAlignment(PairedFedAvg):
-    """Weights by agreement with the mean update (`alignment_weights`); η and ε as there."""
-
-    def __init__(self, *, eta: float = 1.0, epsilon: float = EPSILON, **paired: Any) -> None:
-        super().__init__(**paired)
-        self.eta, self.epsilon = eta, epsilon
-
-    def weights(self, replies: list[Reply], server_round: int) -> Vector:
-        """As `alignment_weights`."""
-        return alignment_weights(_updates(replies), _sizes(replies), eta=self.eta, epsilon=self.epsilon)
-
-
-class FedOUI(PairedFedAvg):
-    """FedOUI (arXiv 2605.11571): weights by the typicality of the clients' `oui` (`fedoui_weights`).
-
-    Every reply carries a metric `oui` in [0, 1]; γ and ε as in `fedoui_weights`.
-    """
-
-    needs: ClassVar[tuple[str, ...]] = ("oui",)
-
-    def __init__(self, *, gamma: float = 1.0, epsilon: float = EPSILON, **paired: Any) -> None:
-        super().__init__(**paired)
-        self.gamma, self.epsilon = gamma, epsilon
-
-    def weights(self, replies: list[Reply], server_round: int) -> Vector:
-        """As `fedoui_weights`."""
-        oui = self.oui(replies, server_round)
-        return fedoui_weights(oui, _sizes(replies), gamma=self.gamma, epsilon=self.epsilon)
-
-    def oui(self, replies: list[Reply], server_round: int) -> list[float]:
-        """The value by which each client is judged: its own."""
-        return [reply.metrics["oui"] for reply in replies]
-
-
-class ShuffledFedOUI(FedOUI):
-    """A control: FedOUI with the round's OUI values dealt to the wrong clients, by the seed and the round.
-
-    As much weight moves, and none of it for a reason.
-    """
-
-    def oui(self, replies: list[Reply], server_round: int) -> list[float]:
-        """The values of the round in random order."""
-        values = super().oui(replies, server_round)
-        random.Random(f"{self.seed}/{server_round}").shuffle(values)
-        return values
-
-
-class FedOUIAlignment(FedOUI):
-    """The product of both factors (`fedoui_alignment_weights`)."""
-
-    def __init__(self, *, eta: float = 1.0, **fedoui: Any) -> None:
-        super().__init__(**fedoui)
-        self.eta = eta
-
-    def weights(self, replies: list[Reply], server_round: int) -> Vector:
-        """As `fedoui_alignment_weights`."""
-        powers = {"gamma": self.gamma, "eta": self.eta, "epsilon": self.epsilon}
-        oui = self.oui(replies, server_round)
-        return fedoui_alignment_weights(oui, _updates(replies), _sizes(replies), **powers)
+        return Reply(client, node, arrays, after - before, numbers)
 
 
 def participants(seed: int, server_round: int, partitions: list[int], count: int) -> list[int]:
@@ -318,24 +266,32 @@ def participants(seed: int, server_round: int, partitions: list[int], count: int
     return sorted(int(partition) for partition in drawn)
 
 
-def _updates(replies: list[Reply]) -> NDArray[np.float64]:
-    return np.stack([reply.update for reply in replies])
+def weighted_mean(models: Sequence[Arrays], weights: Sequence[float]) -> Arrays:
+    """Σ w_k θ_k / Σ w_k of models with the same arrays, in the arrays' own precision and in this order.
+
+    The bits are those of Flower's `FedAvg`, except for integers, such as the batch counter of batch
+    normalisation: they are rounded to integers again, where Flower returns floats.
+    """
+    total = sum(weights)
+    mean: Arrays = {}
+    for model, weight in zip(models, weights, strict=True):
+        for name, array in model.items():
+            part = array * (weight / total)
+            if name in mean:
+                mean[name] += part
+            else:
+                mean[name] = part
+    return {name: _of_type(array, models[0][name].dtype) for name, array in mean.items()}
 
 
-def _sizes(replies: list[Reply]) -> list[float]:
-    return [reply.metrics["num-examples"] for reply in replies]
+def _of_type(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if np.issubdtype(dtype, np.integer):
+        return np.asarray(np.rint(array), dtype)
+    return np.asarray(array)
 
 
 def _arrays_of(record: ArrayRecord) -> Arrays:
     return {name: array.numpy() for name, array in record.items()}
-
-
-def _counters_restored(arrays: ArrayRecord, like: Arrays) -> ArrayRecord:
-    """Integers, such as the batch counter of batch normalisation, which Flower averages into floats."""
-    for name, before in like.items():
-        if np.issubdtype(before.dtype, np.integer):
-            arrays[name] = Array(np.asarray(np.rint(arrays[name].numpy()), before.dtype))
-    return arrays
 
 
 def _form(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -345,7 +301,7 @@ def _form(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], str]]:
 def _flat(arrays: Arrays) -> Vector:
     """All floating-point arrays as one vector: parameters and running statistics, not counters."""
     kept = [array.ravel() for array in arrays.values() if np.issubdtype(array.dtype, np.floating)]
-    return np.concatenate(kept).astype(np.float64)
+    return np.concatenate([*kept, np.empty(0)], dtype=np.float64)
 
 
 def _metrics_of(message: Message) -> MetricRecord:

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from ouikit.fl.strategies import PairedFedAvg, Reply
-from ouikit.fl.weights import Vector, cosine_to_mean
+from ouikit.fl.strategies.paired import Arrays, PairedFedAvg, Reply
+from ouikit.fl.strategies.risk import TEMPERATURE, THRESHOLD, risk_factors, robust_z
+from ouikit.fl.strategies.weights import Vector, cosine_to_mean
 from ouikit.patterns import Pattern
 from ouikit.probe import Probe
-from ouikit.signals.divergence import DIVERGENCES, TEMPERATURE, THRESHOLD, risk_factors, robust_z
+from ouikit.signals.divergence import DIVERGENCES
 
 
 class AtypicalClientMonitor(PairedFedAvg):
@@ -23,10 +24,10 @@ class AtypicalClientMonitor(PairedFedAvg):
     * z: `robust_z` of the round's `score`, two-sided;
     * cosine: `cosine_to_mean` of the update, for comparison.
 
-    It monitors and excludes nobody. With `risk_aware` the weights are multiplied by `risk_factors`, so that
+    It excludes nobody. With `risk_aware` the weights are multiplied by `risk_factors`, so that
     clients beyond `threshold` count for less.
 
-    It goes together with any strategy of `ouikit.fl.strategies`, whose weights it then starts from::
+    It combines with any other strategy of `ouikit.fl.strategies`, and then starts from its weights::
 
         class MonitoredFedOUI(AtypicalClientMonitor, FedOUI): ...
 
@@ -36,7 +37,7 @@ class AtypicalClientMonitor(PairedFedAvg):
         layers: as in `ouikit.record_patterns`.
         score: the divergence by which z and the weights are made.
         risk_aware: whether scores change weights.
-        threshold, temperature: as in `ouikit.signals.divergence.risk_weights`.
+        threshold, temperature: as in `ouikit.fl.risk_weights`.
         strategy: keywords of the strategy that it extends, `PairedFedAvg` by itself.
 
     Raises ValueError for another score, or as `ouikit.record_patterns` where there is nothing to watch.
@@ -59,30 +60,37 @@ class AtypicalClientMonitor(PairedFedAvg):
         super().__init__(**strategy)  # type: ignore[arg-type]
         if score not in DIVERGENCES:
             raise ValueError(f"score must be one of {', '.join(DIVERGENCES)}: got {score!r}")
-        risk_factors([0.0], threshold=threshold, temperature=temperature)  # wrong values are told now
+        risk_factors([0.0], threshold=threshold, temperature=temperature)  # raises now for wrong values
         self.score, self.risk_aware = score, risk_aware
         self.threshold, self.temperature = threshold, temperature
         self._probe = Probe(network(), probe, layers=layers)
         self._probe.patterns()
 
-    def weights(self, replies: list[Reply], server_round: int) -> Vector:
-        """The strategy's own, times the risk factors if `risk_aware`; enters the scores in the replies."""
-        before = self._patterns({name: torch.from_numpy(array) for name, array in self._global.items()})
+    def scores(self, replies: list[Reply], server_round: int) -> list[dict[str, float]]:
+        """Every client's divergences, z and cosine, after the scores of the strategy that it extends."""
+        before = self._patterns(self.global_arrays)
+        found = []
         for reply in replies:
-            record = next(iter(reply.message.content.array_records.values()))
-            after = self._patterns(record.to_torch_state_dict())
-            reply.metrics.update({name: apart(after, before) for name, apart in DIVERGENCES.items()})
-        scores = [reply.metrics[self.score] for reply in replies]
+            after = self._patterns(reply.arrays)
+            found.append({name: divergence(after, before) for name, divergence in DIVERGENCES.items()})
+        z = robust_z([scores[self.score] for scores in found])
         sizes = [reply.metrics["num-examples"] for reply in replies]
         cosines = cosine_to_mean([reply.update for reply in replies], sizes)
-        for reply, z, cosine in zip(replies, robust_z(scores), cosines, strict=True):
-            reply.metrics.update({"z": float(z), "cosine": float(cosine)})
+        inner = super().scores(replies, server_round)
+        return [
+            {**others, **own, "z": float(away), "cosine": float(cosine)}
+            for others, own, away, cosine in zip(inner, found, z, cosines, strict=True)
+        ]
+
+    def weights(self, replies: list[Reply], server_round: int) -> Vector:
+        """Those of the strategy that it extends, times the risk factors if `risk_aware`."""
         weights = super().weights(replies, server_round)
         if not self.risk_aware:
             return weights
+        scores = [reply.scores[self.score] for reply in replies]
         risky = weights * risk_factors(scores, threshold=self.threshold, temperature=self.temperature)
         return risky / risky.sum()
 
-    def _patterns(self, state: dict[str, Tensor]) -> Pattern:
-        self._probe.model.load_state_dict(state)
+    def _patterns(self, arrays: Arrays) -> Pattern:
+        self._probe.model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
         return self._probe.patterns()

@@ -14,11 +14,10 @@ is trained and averaged). That the structural copy travels as a message, once pe
 from collections.abc import Iterable
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
-from flwr.serverapp import Grid
 from torch import Tensor
 
-from ouikit.fl.strategies import PairedFedAvg, Reply
+from ouikit.fl.flower import ArrayRecord, ConfigRecord, Context, Grid, Message, MessageType, RecordDict
+from ouikit.fl.strategies.paired import PairedFedAvg, Reply
 
 STRUCTURE = "structure"  # the name of the record, in messages and in a node's state
 FROZEN = "frozen-gates"  # tells a client that its gates are to be frozen
@@ -64,9 +63,9 @@ class FedSQ(PairedFedAvg):
         assert self.structure is not None
         return Message(RecordDict({**message.content, STRUCTURE: self.structure}), node, MessageType.TRAIN)
 
-    def _usable(self, server_round: int, answers: list[Message]) -> list[Reply]:
+    def _usable(self, server_round: int, answers: dict[int, Message]) -> list[Reply]:
         usable = super()._usable(server_round, answers)
-        good = {reply.message.metadata.src_node_id for reply in usable}
+        good = {reply.node for reply in usable}
         self._holders = (self._holders - self._asked.keys()) | good
         return usable
 

@@ -1,12 +1,12 @@
-"""How the server judges a global model: on the test split, and by what became of its gates."""
+"""How the server judges a global model: on the test split, and by how its gates have changed."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ouikit.fl.client import dual_network
-from ouikit.fl.federation import Federation
+from ouikit.fl.run.client import dual_network
+from ouikit.fl.setting.federation import Federation
 from ouikit.nn.gated import DualCopy
 from ouikit.patterns import flip_rate
 from ouikit.probe import Probe
@@ -20,14 +20,14 @@ class Judge:
 
     Args:
         federation: of a run.
-        frozen: gates stay those of the initial weights, as under `ouikit.fl.fedsq.FedSQ`.
+        frozen: gates stay those of the initial weights, as under `ouikit.fl.FedSQ`.
 
     Attributes:
         initial: state dict of the initial weights.
     """
 
     def __init__(self, federation: Federation, *, frozen: bool = False) -> None:
-        self.data, self._watches = federation.data(), federation.source != "none"
+        self.data, self._watches = federation.data(), federation.source.domain != "none"
         self.model: nn.Module = federation.network()
         self.initial = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         if frozen:
@@ -36,18 +36,18 @@ class Judge:
         self._before = self._gates()[0] if self._watches else {}
 
     def __call__(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        """accuracy and loss on the test split, and, of a pretrained network, what became of its gates:
+        """accuracy and loss on the test split, and, of a pretrained network, how its gates have changed:
 
         flips, the share of them that differs from the initial model's on test images, mean over layers; and
-        disagreement, the share that the weights of now would set otherwise: the same where gates are free.
+        disagreement, the share that the weights of now would set otherwise: the same if gates are free.
         """
         self._load(weights)
         loss, accuracy = evaluate(self.model, self.data)
-        told = {"accuracy": accuracy, "loss": loss}
+        found = {"accuracy": accuracy, "loss": loss}
         if not self._watches:
-            return told
+            return found
         before, now, wanted = self._before, *self._gates()
-        return {**told, "flips": flip_rate(before, now), "disagreement": flip_rate(before, wanted)}
+        return {**found, "flips": flip_rate(before, now), "disagreement": flip_rate(before, wanted)}
 
     @torch.no_grad()
     def outputs(self, weights: Mapping[str, Tensor]) -> Tensor:

@@ -25,8 +25,8 @@ from urllib.request import urlopen
 
 import psutil
 
-from ouikit.fl import certificates
-from ouikit.fl.superlink import RunFailedError, flwr, online
+from ouikit.fl.run import certificates
+from ouikit.fl.run.superlink import RunFailedError, flwr, online
 
 _TAG = "OUIKIT_DEPLOYMENT"  # marks every process of a deployment, those that Flower starts included
 _STARTING, _STOPPING = 60.0, 10.0  # seconds
@@ -79,7 +79,7 @@ class Deployment:
         return total
 
     def stop(self) -> None:
-        """End every process: politely, nodes first, and by force what is left."""
+        """End every process: politely, nodes first, and kill what is left."""
         for daemon in reversed(self.daemons):
             if daemon.poll() is None:
                 daemon.send_signal(signal.SIGINT)
@@ -112,7 +112,7 @@ class Deployment:
 def deployment(folder: Path, nodes: int = 2) -> Iterator[Deployment]:
     """Run a SuperLink and `nodes` SuperNodes, holding partitions 0 … nodes − 1, until the block is left.
 
-    Inside, `ouikit.fl.app.simulate` uses it, and so do Flower's own commands: FLWR_HOME and OUIKIT_ENGINE
+    Inside, `ouikit.fl.simulate` uses it, and so do Flower's own commands: FLWR_HOME and OUIKIT_ENGINE
     are set. `folder` receives keys and logs. Every process ends with the block, however that is left.
 
     Raises:
@@ -167,7 +167,7 @@ def _healthy(there: Deployment) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, each another."""
+    """Distinct ports that nobody listens on now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:

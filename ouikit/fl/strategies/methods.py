@@ -2,16 +2,15 @@
 
 from typing import Any
 
-from flwr.app import ArrayRecord
-
-from ouikit.fl.federation import Federation
-from ouikit.fl.fedsq import FedSQ
-from ouikit.fl.monitor import AtypicalClientMonitor
-from ouikit.fl.strategies import (
+from ouikit.fl.flower import ArrayRecord
+from ouikit.fl.setting.federation import Federation
+from ouikit.fl.strategies.fedsq import FedSQ
+from ouikit.fl.strategies.monitor import AtypicalClientMonitor
+from ouikit.fl.strategies.paired import PairedFedAvg
+from ouikit.fl.strategies.weighted import (
     FedOUI,
     FedOUIAlignment,
     GradientAlignment,
-    PairedFedAvg,
     PairedFedProx,
     ShuffledFedOUI,
 )
@@ -42,7 +41,7 @@ def strategy_of(federation: Federation) -> PairedFedAvg:
         probe = federation.data().probe(federation.shared_probe)
         special = {"network": federation.network, "probe": probe}
         special["risk_aware"] = federation.method == "risk_aware"
-    if issubclass(kind, FedSQ):  # named here, for a server that goes on after an interruption
+    if issubclass(kind, FedSQ):  # given here, for a server that continues after an interruption
         special = {"structure": ArrayRecord(federation.network().state_dict())}
     return kind(
         seed=federation.seed,

@@ -1,4 +1,4 @@
-"""What a server's aggregation weights are made of, as pure functions of numbers: no Flower, no torch.
+"""The aggregation weights of FedAvg, FedOUI and gradient alignment, as pure functions: no Flower, no torch.
 
 A round's global model is Σ w_k θ_k with w_k ≥ 0 and Σ w_k = 1. FedAvg has w_k ∝ n_k, the client's number of
 samples; what is here multiplies that by factors: how typical the client's OUI is among those of the round,
@@ -36,7 +36,7 @@ def fedoui_weights(
         ValueError: for values that are missing, not finite or out of range, and where the lengths differ.
 
     >>> fedoui_weights([0.2, 0.3, 0.9], [10, 10, 10]).round(3).tolist()
-    [0.403, 0.533, 0.065]
+    [0.36, 0.422, 0.219]
     """
     return _weights(num_examples, _power(typicality(oui), gamma, epsilon))
 

@@ -1,4 +1,4 @@
-"""What one federated run tells: its curves, its weights, and what its clients' OUI goes along with."""
+"""One federated run as rows: its curves, its weights, and what its clients' OUI correlates with."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ouikit.fl.app import Outcome
-from ouikit.fl.federation import Population
-from ouikit.fl.weights import effective_clients, moved_mass
+from ouikit.fl.read.outcome import Outcome
+from ouikit.fl.setting.population import Holdings
+from ouikit.fl.strategies.weights import effective_clients, moved_mass
 
 Entry = Mapping[str, float]
 Row = dict[str, Any]
 
 
-def rows(outcome: Outcome, people: Population, *, window: int) -> Iterator[Row]:
-    """One run as a long table: columns step, client, metric, value; client is absent but in the last kind.
+def rows(outcome: Outcome, holdings: Holdings, *, window: int) -> Iterator[Row]:
+    """One run as a long table: columns step, client, metric, value; only the last kind has client.
 
     * accuracy and loss of the global model after every round, 0 being the initial one;
     * at the last round: final, best and area (`curve`), faults, and the values of `mechanism`;
@@ -27,12 +27,12 @@ def rows(outcome: Outcome, people: Population, *, window: int) -> Iterator[Row]:
         for metric in ("accuracy", "loss"):
             yield {"step": int(entry["round"]), "metric": metric, "value": entry[metric]}
     last = int(outcome.rounds[-1]["round"])
-    told = {
+    at_end = {
         **curve([entry["accuracy"] for entry in outcome.rounds[1:]]),
-        **mechanism(outcome.contributions, people),
+        **mechanism(outcome.contributions, holdings),
         "faults": float(len(outcome.faults)),
     }
-    yield from ({"step": last, "metric": metric, "value": value} for metric, value in told.items())
+    yield from ({"step": last, "metric": metric, "value": value} for metric, value in at_end.items())
     for entry in outcome.contributions:
         if entry["round"] > last - window:
             where = {"step": int(entry["round"]), "client": int(entry["client"])}
@@ -85,17 +85,17 @@ def paced_rows(outcome: Outcome) -> Iterator[Row]:
         yield from (
             {"step": int(entry["round"]), "metric": m, "value": entry[m]} for m in entry if m != "round"
         )
-    told = {
+    at_end = {
         **pace([entry["accuracy"] for entry in outcome.rounds[1:]]),
         "drift": float(np.mean([entry["update_norm"] for entry in outcome.contributions])),
         "faults": float(len(outcome.faults)),
     }
     last = int(outcome.rounds[-1]["round"])
-    yield from ({"step": last, "metric": metric, "value": value} for metric, value in told.items())
+    yield from ({"step": last, "metric": metric, "value": value} for metric, value in at_end.items())
 
 
-def mechanism(contributions: Sequence[Entry], people: Population) -> dict[str, float]:
-    """What the weights did and what OUI goes along with, over all replies of a run.
+def mechanism(contributions: Sequence[Entry], holdings: Holdings) -> dict[str, float]:
+    """What the weights did and what OUI correlates with, over all replies of a run.
 
     Returns:
         rho_examples, rho_norm, rho_entropy, rho_loss: Spearman's rank correlation of OUI with the client's
@@ -109,7 +109,7 @@ def mechanism(contributions: Sequence[Entry], people: Population) -> dict[str, f
     """
     if not contributions:
         raise ValueError("a run without contributions has no mechanism")
-    entropies = people.entropies()
+    entropies = holdings.entropies()
     oui = [entry["oui"] for entry in contributions]
     beside = {
         "rho_examples": [entry["num-examples"] for entry in contributions],
@@ -123,7 +123,7 @@ def mechanism(contributions: Sequence[Entry], people: Population) -> dict[str, f
     pairs = [
         ([e["weight"] for e in entries], [e["size_weight"] for e in entries]) for entries in rounds.values()
     ]
-    special = {"noisy": people.noisy, "rare": people.rare}
+    special = {"noisy": holdings.noisy, "rare": holdings.rare}
     return {
         **{name: _rank_correlation(oui, values) for name, values in beside.items()},
         "effective": float(np.mean([effective_clients(weights) for weights, _ in pairs])),

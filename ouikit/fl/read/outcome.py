@@ -1,4 +1,4 @@
-"""What a federated run leaves, and its checkpoint: files that are whole or not there, checked when read."""
+"""What a federated run leaves, and its checkpoint: files are complete or absent, and checked when read."""
 
 import hashlib
 import io
@@ -24,8 +24,8 @@ class Outcome:
     """What a federated run leaves, after its last round or in between.
 
     arrays: the global model, a state dict. rounds: one {round, accuracy, loss} per round, 0 being the initial
-    model, on the test split. contributions, faults: as in `PairedFedAvg`. state: what else the strategy
-    remembers (`PairedFedAvg.state`). resumed: the rounds after which the run was taken up again.
+    model, on the test split. contributions, faults: as in `ouikit.fl.PairedFedAvg`. state: what else the
+    strategy remembers (`PairedFedAvg.state`). resumed: the rounds after which the run was resumed.
     """
 
     arrays: dict[str, Tensor]
@@ -41,21 +41,21 @@ class Outcome:
 
     def json(self) -> str:
         """Everything but the weights, and their checksum."""
-        told = {name: value for name, value in vars(self).items() if name != "arrays"}
-        return json.dumps({"checksum": self.checksum(), **told})
+        rest = {name: value for name, value in vars(self).items() if name != "arrays"}
+        return json.dumps({"checksum": self.checksum(), **rest})
 
     @classmethod
-    def of(cls, arrays: dict[str, Tensor], told: str) -> Self:
-        """From the weights and what `json` told of the rest.
+    def of(cls, arrays: dict[str, Tensor], text: str) -> Self:
+        """From the weights, and the text that `json` made of the rest.
 
         Raises:
             ValueError: the checksum is that of other weights.
         """
-        rest = json.loads(told)
+        rest = json.loads(text)
         checksum = rest.pop("checksum")
         outcome = cls(arrays, **rest)
         if outcome.checksum() != checksum:
-            raise ValueError("the weights are not those of which the outcome tells: a file is damaged")
+            raise ValueError("the weights do not have the checksum of the outcome: a file is damaged")
         return outcome
 
     def save(self, folder: Path) -> None:
@@ -67,18 +67,18 @@ class Outcome:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `save` wrote. Raises FileNotFoundError; ValueError as `of`."""
+        """What `save` wrote; needs no Flower. Raises FileNotFoundError; ValueError as `of`."""
         arrays = torch.load(folder / "weights.pt", weights_only=True)
         return cls.of(arrays, (folder / "outcome.json").read_text())
 
 
 def save_checkpoint(folder: Path, config: Mapping[str, Any], so_far: Outcome) -> None:
-    """Write `checkpoint.pt` of the run with this configuration; the one before stays until the new is whole.
+    """Write `checkpoint.pt` of the run with this configuration, in the place of the one before.
 
     A line with the SHA-256 of the rest, and the rest as `torch.save` writes it: tensors and text, no code.
     """
     buffer = io.BytesIO()
-    torch.save({"config": _text(config), "told": so_far.json(), "arrays": so_far.arrays}, buffer)
+    torch.save({"config": _text(config), "outcome": so_far.json(), "arrays": so_far.arrays}, buffer)
     content = buffer.getvalue()
     _write(folder / CHECKPOINT, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
@@ -99,7 +99,7 @@ def load_checkpoint(folder: Path, config: Mapping[str, Any]) -> Outcome | None:
     if hashlib.sha256(content).hexdigest().encode() == digest:
         kept = torch.load(io.BytesIO(content), weights_only=True)
         if kept["config"] == _text(config):
-            return Outcome.of(kept["arrays"], kept["told"])
+            return Outcome.of(kept["arrays"], kept["outcome"])
         reason = "belongs to a run with another configuration"
     warnings.warn(f"{path} {reason}; the run starts from the beginning", RuntimeWarning, stacklevel=2)
     return None

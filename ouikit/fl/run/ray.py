@@ -9,11 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from flwr.app import Context
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
-
-from ouikit.fl.grid import quiet
+from ouikit.fl.flower import ClientApp, Context, Grid, ServerApp
+from ouikit.fl.run.grid import quiet
 
 # Ray reads them when it is imported: no usage statistics, no warning about GPUs that are not there.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -23,7 +20,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 def run_ray(
     server_app: ServerApp, client_app: ClientApp, clients: int, run_config: Mapping[str, Any]
 ) -> Context:
-    """Run a whole federation on Ray; arguments, result and errors as of `ouikit.fl.grid.run_local`.
+    """Run a whole federation on Ray; arguments, result and errors as of `ouikit.fl.run.grid.run_local`.
 
     Each worker has one core, and there are as many as clients and cores allow.
 

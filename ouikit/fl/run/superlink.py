@@ -1,4 +1,4 @@
-"""A federation on a SuperLink that runs somewhere: hand it in, wait for it, stop it when interrupted.
+"""A federation on a SuperLink that is already running: submit it, wait for it, stop it when interrupted.
 
 What Flower's commands need to know of the SuperLink, its root certificate above all, stands where they look
 for it: in `config.toml` of the folder FLWR_HOME (default: `~/.flwr`), for example::
@@ -7,8 +7,8 @@ for it: in `config.toml` of the folder FLWR_HOME (default: `~/.flwr`), for examp
     address = "10.0.0.1:8443"
     root-certificates = "/path/to/ca.crt"
 
-The SuperLink and its SuperNodes need `ouikit` installed in the same version; the app that is handed in is a
-page of TOML that names the two apps of `ouikit.fl.app`, and the run's configuration.
+The SuperLink and its SuperNodes need `ouikit` installed in the same version; the submitted app is a
+page of TOML that names the two apps of `ouikit.fl.run.apps`, and the run's configuration.
 """
 
 import json
@@ -29,7 +29,7 @@ APP = """\
 [project]
 name = "ouikit-federation"
 version = "1.0.0"
-description = "The apps of ouikit.fl.app, which every node has installed."
+description = "The apps of ouikit.fl.run.apps, which every node has installed."
 license = {{ text = "BSD-3-Clause" }}
 dependencies = ["flwr>={flwr}"]
 
@@ -37,8 +37,8 @@ dependencies = ["flwr>={flwr}"]
 publisher = "ouikit"
 
 [tool.flwr.app.components]
-serverapp = "ouikit.fl.app:server_app"
-clientapp = "ouikit.fl.app:client_app"
+serverapp = "ouikit.fl.run.apps:server_app"
+clientapp = "ouikit.fl.run.apps:client_app"
 
 [tool.flwr.app.config]
 {config}
@@ -58,7 +58,7 @@ def run_superlink(address: str, clients: int, config: Mapping[str, Any]) -> dict
         config: what the ServerApp finds in `context.run_config`.
 
     Returns:
-        What Flower tells of the run, among it `network-traffic` (bytes) and `compute-time`.
+        What Flower says of the run, including `network-traffic` (bytes) and `compute-time`.
 
     Raises:
         RunFailedError: there is no connection of this address, there are other than `clients` SuperNodes, the
@@ -111,8 +111,8 @@ def connection(address: str) -> str:
     """
     path = Path(os.environ.get("FLWR_HOME") or Path.home() / ".flwr") / "config.toml"
     known = tomllib.loads(path.read_text()).get("superlink", {}) if path.exists() else {}
-    for name, told in known.items():
-        if isinstance(told, dict) and told.get("address") == address:
+    for name, link in known.items():
+        if isinstance(link, dict) and link.get("address") == address:
             return name
     raise RunFailedError(
         f'{path} knows no SuperLink at {address}; add\n\n[superlink.mine]\naddress = "{address}"\n'
@@ -128,7 +128,7 @@ def write_app(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _log(run_id: str, link: str) -> str:
-    """The log of a run, followed until it ends or patience does."""
+    """The log of a run, followed until it ends or the time is up."""
     try:
         return _command("log", run_id, link, "--stream").stdout
     except subprocess.TimeoutExpired:
@@ -136,19 +136,19 @@ def _log(run_id: str, link: str) -> str:
 
 
 def flwr(*words: str) -> dict[str, Any]:
-    """One of Flower's commands, whose exit code says nothing, and whose JSON says all.
+    """Run one of Flower's commands; its JSON says whether it succeeded, its exit code does not.
 
     Raises:
         RunFailedError: it failed, or did not end in time.
     """
     try:
         done = _command(*words, "--format", "json")
-        told = json.loads(done.stdout)
+        answer = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError) as error:
         raise RunFailedError(f"flwr {' '.join(words)} gave no answer: {error}") from error
-    if not told.get("success"):
-        raise RunFailedError(f"flwr {' '.join(words)}: {told.get('error-message') or told}")
-    return told
+    if not answer.get("success"):
+        raise RunFailedError(f"flwr {' '.join(words)}: {answer.get('error-message') or answer}")
+    return answer
 
 
 def _command(*words: str) -> subprocess.CompletedProcess[str]:

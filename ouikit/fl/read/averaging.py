@@ -9,13 +9,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ouikit.fl.client import local_update
-from ouikit.fl.federation import Federation
-from ouikit.fl.fedsq import FedSQ
-from ouikit.fl.judge import Judge
-from ouikit.fl.methods import METHODS
-from ouikit.fl.weights import size_weights
-
 
 def mean_state(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
     """Σ w_k θ_k over state dicts, added up in double precision; what is not floating point is the first's.
@@ -50,18 +43,3 @@ def averaging_gap(of_mean: Tensor, of_clients: Tensor, weights: Sequence[float])
     mean = (shares * of_clients.double()).sum(0)
     spread = (shares * (of_clients.double() - mean).square()).sum()
     return float(((of_mean.double() - mean).square().sum() / spread).sqrt())
-
-
-def first_round_gap(federation: Federation) -> float:
-    """`averaging_gap` on the test images after the first round with all clients, under FedAvg's weights."""
-    frozen = issubclass(METHODS[federation.method], FedSQ)
-    judge = Judge(federation, frozen=frozen)
-    structure = judge.initial if frozen else None
-    answers = [
-        local_update(federation, client, 1, judge.initial, structure=structure)
-        for client in range(federation.clients)
-    ]
-    states = [state for state, _ in answers]
-    shares = [float(w) for w in size_weights([told["num-examples"] for _, told in answers])]
-    of_clients = torch.stack([judge.outputs(state) for state in states])
-    return averaging_gap(judge.outputs(mean_state(states, shares)), of_clients, shares)

@@ -1,6 +1,6 @@
 """One client's part of a round: train the global weights on its own samples, then read its own OUI.
 
-Plain torch; `ouikit.fl.app` carries it over Flower.
+Plain torch; `ouikit.fl.run.apps` sends it through Flower.
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ouikit.data.augment import policy
 from ouikit.data.dataset import Dataset, Images
-from ouikit.fl.federation import Federation
-from ouikit.fl.nets import build
-from ouikit.fl.steps import limited
+from ouikit.fl.run.steps import limited
+from ouikit.fl.setting.federation import Federation
+from ouikit.fl.setting.gates import FrozenGates
+from ouikit.fl.setting.networks import build
 from ouikit.nn.gated import DualCopy
 from ouikit.oui import balance_oui
 from ouikit.patterns import GATES
@@ -104,7 +105,7 @@ def _probe(federation: Federation, own: Dataset, client: int, seed: int) -> Tens
     images, _ = next(
         iter(Images(split.images[chosen], split.labels[chosen], split.size).batches(len(chosen)))
     )
-    if federation.protocol == "as_released":
+    if federation.population.protocol == "as_released":
         images = policy(federation.augment)(images, torch.Generator().manual_seed(seed))
     return own.normalised(images)
 
@@ -112,15 +113,14 @@ def _probe(federation: Federation, own: Dataset, client: int, seed: int) -> Tens
 def dual_network(federation: Federation, images: Dataset) -> DualCopy:
     """The federation's network with frozen gates, for images of this size; `load` gives it weights."""
     shape = tuple(images.probe(2).shape)
-    held = (federation.frozen_norm, federation.frozen_pool, federation.frozen_gate)
-    return _dual(federation.model, len(images.classes), shape, *held)
+    return _dual(federation.model, len(images.classes), shape, federation.gates)
 
 
 @lru_cache(maxsize=1)
-def _dual(name: str, classes: int, shape: tuple[int, ...], norm: str, pool: str, gate: str) -> DualCopy:
+def _dual(name: str, classes: int, shape: tuple[int, ...], gates: FrozenGates) -> DualCopy:
     """One per process, as `_network`."""
     example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    return DualCopy(_network(name, classes, shape[1]), example, norm=norm, pool=pool, gate=gate)
+    return DualCopy(_network(name, classes, shape[1]), example, **vars(gates))
 
 
 @lru_cache(maxsize=1)

@@ -10,10 +10,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.task_identity import TaskIdentity  # private: one reason why Flower is pinned
+from ouikit.fl.flower import ClientApp, Context, Error, Grid, Message, RecordDict, ServerApp, TaskIdentity
 
 _RUN, _SERVER, _RAISED = 1, 0, 2  # 2 is Flower's code of a ClientApp that raised
 

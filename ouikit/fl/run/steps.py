@@ -1,4 +1,4 @@
-"""Equal local work: so many steps of full batches for every client, however many samples it holds."""
+"""Equal local work: the same number of full batches for every client, however many samples it holds."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

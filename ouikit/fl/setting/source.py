@@ -1,4 +1,4 @@
-"""Transfer without a download: pretrain on one domain of a data set, leave another to the federation.
+"""Transfer without a download: pretrain on one domain of a data set, keep another for the federation.
 
 In use::
 
@@ -9,7 +9,7 @@ A stand-in for a backbone that was pretrained elsewhere, for FedSQ (arXiv 2604.0
 schedule are ours.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,27 @@ from ouikit.train import Recipe, fit, seed_everything
 DOMAINS = ("none", "rotated", "first_half")
 LEARNING_RATE, BATCH = 0.05, 32
 _STREAM = 70_001  # the pretrained network is not the seed's own network trained further
+
+
+@dataclass(frozen=True)
+class Source:
+    """The domain on which the network is pretrained. Default: none.
+
+    Attributes:
+        domain: "none", "rotated", or "first_half" of the classes (`set_aside`). Its images are not dealt out.
+        size: training images that it takes.
+        epochs: passes over them.
+
+    Raises ValueError for an unknown domain.
+    """
+
+    domain: str = "none"
+    size: int = 700
+    epochs: int = 40
+
+    def __post_init__(self) -> None:
+        if self.domain not in DOMAINS:
+            raise ValueError(f"a source domain is one of {', '.join(DOMAINS)}: got {self.domain!r}")
 
 
 def set_aside(whole: Dataset, domain: str, size: int, seed: int) -> tuple[Dataset, Dataset]:

@@ -1,11 +1,11 @@
-"""What can be wrong with a client's data: six anomalies, from mislabelled to another domain.
+"""What can be wrong with a client's data: six anomalies, from wrong labels to another domain.
 
-Each is drawn once by its seed and stays: a broken client is broken in the same way in every round. The kinds
-and their strengths are ours; arXiv 2605.22266, for which they stand, names none in its abstract.
+Each is drawn once, by its seed, and stays the same in every round. The kinds and their strengths are ours:
+the abstract of arXiv 2605.22266, for which they stand, names none.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,33 @@ from ouikit.data import glyphs
 from ouikit.data.dataset import Images, randomise_labels
 
 SIGMA = 0.6  # of the noise; pixels lie in [0, 1]
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """What goes wrong with the data of some clients, and when. Default: nothing.
+
+    Attributes:
+        kind: "none" or a name of `ANOMALIES`.
+        clients: how many have it, drawn by the federation's seed, the same ones for every kind.
+        onset: rounds in which these clients still have their own data.
+
+    Raises ValueError for an unknown kind, and for negative numbers.
+    """
+
+    kind: str = "none"
+    clients: int = 4
+    onset: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind != "none" and self.kind not in ANOMALIES:
+            raise ValueError(
+                f"the kind of an anomaly must be one of none, {', '.join(ANOMALIES)}: got {self.kind!r}"
+            )
+        if min(self.clients, self.onset) < 0:
+            raise ValueError(
+                f"clients and onset of an anomaly must be ≥ 0: got {self.clients} and {self.onset}"
+            )
 
 
 def altered(split: Images, anomaly: str, *, classes: int, seed: int) -> Images:

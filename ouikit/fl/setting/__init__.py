@@ -1,0 +1,1 @@
+"""What a federation is: clients, samples, anomalies, first weights; imports no other room of fl."""

@@ -1,0 +1,1 @@
+"""How replies become the next global model: pure numbers, and Flower strategies; imports `setting`."""
