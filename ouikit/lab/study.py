@@ -44,6 +44,11 @@ class HasThemes(Protocol):
     dark: str
 
 
+def paper_claims(slug: str) -> tables.Shown:
+    """What the paper of a chapter claims, from its YAML."""
+    return tables.promises(Chapter(slug).paper)
+
+
 def begin(slug: str, values: Mapping[str, Any]) -> "Study":
     """Start a study inside a notebook; `values` are its globals, which hold the parameters.
 

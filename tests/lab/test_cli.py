@@ -1,14 +1,21 @@
 """The command line: exit codes, suggestions, and a chapter from nothing."""
 
 import json
+import subprocess
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 from conftest import edit
 
-from ouikit.lab import cli
+from ouikit import __version__
+from ouikit.lab import begin, commands, keys, run
+from ouikit.lab.chapter import Chapter
 from ouikit.lab.cli import main
+from ouikit.lab.parameters import Parameter
+from ouikit.lab.run import RunError
+from ouikit.lab.spec import HANDED_ON
 
 OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}]'
 
@@ -76,7 +83,7 @@ def test_new_writes_a_pair_that_passes_check_and_never_overwrites(repo, capsys):
     title = 'About $\\lambda$ and "things"'
     assert main(["new", "my_second", "--title", title]) == 0
     assert main(["check", "my_second"]) == 0
-    assert cli.Chapter("my_second").paper.title == title
+    assert Chapter("my_second").paper.title == title
     assert main(["new", "my_second", "--title", "x"]) == 1
     assert "is there already" in capsys.readouterr().err
 
@@ -119,15 +126,86 @@ def test_bench_prints_ratios_and_writes_their_record(repo, capsys, monkeypatch):
     row = {"name": "ours / peer", "value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "unit": "time",
            "target": "<= 1", "met": True, "note": ""}  # fmt: skip
     (repo / "toybench.py").write_text("")
-    monkeypatch.setattr(cli, "BENCHMARKS", repo)
-    monkeypatch.setitem(sys.modules, "ouikit.bench.toybench", SimpleNamespace(run=lambda progress: [row]))
+    monkeypatch.setattr(commands, "BENCHMARKS", repo)
+    bench = SimpleNamespace(run=lambda progress: [row], THREADS=2)
+    monkeypatch.setitem(sys.modules, "ouikit.bench.toybench", bench)
     assert main(["bench", "toybench", "--publish"]) == 0
     assert "0.5 [0.4, 0.6]" in capsys.readouterr().out
     for folder in (".runs/bench", "book/results/bench"):
         kept = json.loads((repo / folder / "toybench.json").read_text())
         assert kept["rows"] == [row]
         assert kept["made_by"]["cpu"]
+        assert kept["made_by"]["threads"] == 2, "as many as the benchmark says"
     assert main(["bench", "toybench", "--publish", "--machine", "amx"]) == 0
     beside = repo / "book/results/bench"
     names = {path.stem: json.loads(path.read_text())["name"] for path in beside.glob("*.json")}
     assert names == {name: name for name in ("toybench", "toybench-amx")}
+
+
+BASE_INSTALL = """
+import sys
+for name in ("nbformat", "papermill", "pandas", "yaml", "IPython", "loky", "cloudpickle", "tqdm", "filelock"):
+    sys.modules[name] = None  # importing it raises ModuleNotFoundError
+from ouikit.lab.cli import main
+from ouikit.lab.parameters import Parameter
+from ouikit.lab.run import RunError
+from ouikit.lab.spec import HANDED_ON
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--version"], 0, f"ouikit {__version__}\n"),
+        (["list"], 1, "pip install 'ouikit[lab,science]'"),
+        (["run", "toy"], 1, "is missing"),
+        (["--help"], 1, "pip install"),
+    ],
+)
+def test_without_the_laboratorys_packages_the_command_says_what_to_install(repo, words, code, said):
+    done = subprocess.run(
+        [sys.executable, "-c", BASE_INSTALL, *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert said in done.stdout + done.stderr
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often each value of a parameter was checked, and how often the key of a run was computed."""
+    calls = Counter()
+    check, key = Parameter.check, keys.run_key
+
+    def counting_check(parameter, value, *where):
+        calls[parameter.name, str(value)] += 1
+        return check(parameter, value, *where)
+
+    def counting_key(*words, **rest):
+        calls["key"] += 1
+        return key(*words, **rest)
+
+    monkeypatch.setattr(Parameter, "check", counting_check)
+    monkeypatch.setattr(keys, "run_key", counting_key)
+    return calls
+
+
+def test_a_run_is_resolved_once_in_the_command_and_never_again(repo, monkeypatch, counted):
+    specs = []
+
+    def no_kernel(chapter, spec, part):
+        specs.append(spec)
+        part.touch()
+        raise RunError("not executed here")
+
+    monkeypatch.setattr(run, "_papermill", no_kernel)
+    assert main(["run", "toy", "-p", "gain=3.0", "-p", "seeds=[7, 8]"]) == 1
+    assert (counted["gain", "3.0"], counted["seeds", "[7, 8]"], counted["key"]) == (1, 1, 1)
+    assert max(counted.values()) == 1
+
+    counted.clear()
+    monkeypatch.setenv(HANDED_ON, specs[0].to_json())
+    study = begin("toy", {"gain": 3.0, "seeds": [7, 8]})  # as in the kernel
+    assert study.run == specs[0]
+    assert (counted["gain", "3.0"], counted["seeds", "[7, 8]"], counted["key"]) == (1, 1, 0)
+    assert max(counted.values()) == 1

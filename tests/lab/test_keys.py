@@ -360,7 +360,7 @@ def test_two_functions_that_change_places_are_seen(abc):
         ("class X:\n  size = EDIT\ndef f(v): return globals()[v]", ""),
         ("import toykit.b as module\ndef f(v): return getattr(module, v)", "def x(): return EDIT"),
         ("def f(v):\n  from importlib import import_module\n  return import_module(v)", "x = EDIT"),
-        ("def f(v):\n    return run('toykit.b:x')", "x = EDIT"),
+        ("def f(v):\n    return run('app = toykit.b:x')", "x = EDIT"),
         ("from toykit.b import *\ndef f(v): return x(v)", "def x(v): return EDIT"),
         ("try:\n  from toykit.b import x\nexcept ImportError:\n  x = None\ndef f(v): return x", "x = EDIT"),
         ("if v:\n  def f(v): return EDIT", ""),

@@ -1,5 +1,6 @@
 """The runner, with real kernels: cache, failures, and the plain tools that must work beside it."""
 
+import os
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import nbformat
 import pytest
 from conftest import edit
 
-from ouikit.lab import notebook, record
+from ouikit.lab import notebook, record, sources
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.run import EXECUTED, RunError, execute, publish
 
@@ -31,6 +32,48 @@ def test_a_second_run_is_there_already_and_damage_is_repaired(repo):
         (first.folder / damage).write_text("x" if damage != "figures/y-dark.svg" else "")
         assert not run(repo).cached, damage
         assert run(repo).cached
+
+
+def test_a_changed_data_file_makes_the_run_again_and_a_touched_one_does_not(repo):
+    file = repo / "points.txt"
+    file.write_text("1")
+    edit(
+        repo / "chapters" / "toy.ipynb",
+        "rows = study.sweep(",
+        "from hashlib import sha256\\n"
+        "from pathlib import Path\\n"
+        "class Points:\\n"
+        "    name, files = 'points', (Path('points.txt'),)\\n"
+        "    checksum = sha256(files[0].read_bytes()).hexdigest()\\n"
+        "study.uses(Points)\\n"
+        "rows = study.sweep(",
+    )
+    first = run(repo)
+    assert run(repo).cached
+    os.utime(file, (1, 1))
+    assert run(repo).cached
+    file.write_text("2")
+    again = run(repo)
+    assert not again.cached
+    assert again.folder == first.folder
+    assert again.record["made_by"]["data"] != first.record["made_by"]["data"]
+    assert again.record["result"]["cells"]["computed"] == 6
+    assert run(repo).cached
+    file.unlink()
+    with pytest.raises(RunError, match="FileNotFoundError"):
+        run(repo)
+    assert "sources.json" not in [path.name for path in publish(again, repo).iterdir()]
+
+
+def test_a_folder_of_data_counts_by_what_is_in_it(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a").write_text("1")
+    sources.write(tmp_path, [tmp_path / "set"])
+    assert sources.unchanged(tmp_path)
+    os.utime(tmp_path / "set" / "a", (1, 1))
+    assert sources.unchanged(tmp_path)
+    (tmp_path / "set" / "a").write_text("2")
+    assert not sources.unchanged(tmp_path)
 
 
 def test_the_executed_copy_is_the_committed_notebook_plus_outputs(repo):

@@ -346,3 +346,19 @@ def test_progress_is_silent_off_a_terminal(tmp_path, log, capfd, monkeypatch, wa
     assert bool(err) == shown
     if shown:
         assert all(part in err for part in ("learning", "2/2", "1 cached"))
+
+
+def test_time_and_memory_of_all_processes_are_counted(tmp_path):
+    def cell(i, seed):
+        burnt = sum(k * k for k in range(300_000))  # CPU time, and 80 MB
+        held = bytearray(80 * 2**20)
+        return [{"metric": "m", "value": burnt + len(held)}]
+
+    there = sweep(cell, {"i": range(4)}, store=tmp_path / "there", jobs=2).attrs
+    assert there["cells"]["cpu_seconds"] > 0
+    assert there["workers"]["cpu_seconds"] > there["cells"]["cpu_seconds"], "workers also start"
+    assert there["workers"]["peak_memory_mb"] > 2 * 80, "of two at a time"
+    again = sweep(cell, {"i": range(4)}, store=tmp_path / "there", jobs=2).attrs
+    assert again["workers"]["cpu_seconds"] == again["cells"]["cpu_seconds"] == there["cells"]["cpu_seconds"]
+    here = sweep(cell, {"i": range(4)}, store=tmp_path / "here", jobs=0).attrs
+    assert here["workers"] == {"cpu_seconds": 0, "peak_memory_mb": 0}, "this process knows its own"

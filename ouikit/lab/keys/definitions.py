@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -32,7 +33,7 @@ class Piece:
 
     `chains` are dotted names as written (`plots.canvas`), `imports` the imports inside (alias -> targets),
     `loaded` modules that are imported by a computed or constant name (`a.b`, `a.*` for all below, `*` for
-    any; after `?` a text that may name one), `mutated` the names of variables that are changed in place.
+    any; after `?` a name in a text), `mutated` the names of variables that are changed in place.
     `registers` names what may enter this definition somewhere: its decorators, what an assignment calls;
     `bases` the base classes, of which one that `watches_subclasses` does the same. `opaque`: the code looks
     names up in its own module (`globals()`).
@@ -202,11 +203,14 @@ class _Names(ast.NodeVisitor):
         self.piece.chains.update(node.names)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        """A text such as "ouikit.fl.run.apps:client_app" names an app that a framework will import."""
-        if isinstance(node.value, str) and node.value.partition(".")[0] in self._packages:
-            module, _, name = node.value.partition(":")
-            if "." in module and all(part.isidentifier() for part in [*module.split("."), name or "x"]):
-                self.piece.loaded.add(f"?{module}")
+        """A text with `ouikit.fl.run.apps:client_app` in it names an app that a framework will import."""
+        if isinstance(node.value, str):
+            found = re.findall(r"\b\w+(?:\.\w+)+:[A-Za-z_]\w*", node.value)
+            self.piece.loaded.update(f"?{name}" for name in found if name.partition(".")[0] in self._packages)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if not isinstance(node.value, ast.Constant):  # else a docstring
+            self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
         callee = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")

@@ -158,18 +158,17 @@ class Graph:
                 yield Node(f"{module}.{name}", "")
 
     def _by_name(self, reference: str, found: Reached) -> set[Node]:
-        """What a computed import loads; after `?` a text that may name a module or something in it."""
+        """What a computed import loads; after `?` a name in a text."""
         if reference == "*":
             found.libraries.add("*")
             return self.find("*")
-        module = reference.removeprefix("?").removesuffix(".*")
+        if reference.startswith("?"):
+            module, _, name = reference[1:].partition(":")
+            return self._target(module, [name]) if module in self._paths else set()
+        module = reference.removesuffix(".*")
         if not self._is_ours(module):
             found.libraries.add(module)
             return set()
-        if reference.startswith("?"):
-            while module not in self._paths and "." in module:
-                module = module.rpartition(".")[0]
-            return {Node(module, "*")} if "." in module else set()
         return self._everything_below(module) if reference.endswith(".*") else {*self._target(module, [])}
 
     def _import(self, target: Import, rest: list[str]) -> set[Node]:

@@ -1,0 +1,257 @@
+"""`ouikit list | run | check | new | book | bench`: the laboratory from a terminal."""
+
+import argparse
+import ast
+import importlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ouikit import __version__
+from ouikit.lab import check, keys, notebook, record, scaffold, tables
+from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder, slugs
+from ouikit.lab.parameters import ParameterError
+from ouikit.lab.run import Run, RunError, execute, find, publish
+from ouikit.lab.spec import LOCAL, Engine, EngineError, RunSpec
+
+WRONG_CALL = 2
+BENCHMARKS = Path(__file__).parents[1] / "bench"
+
+
+def main(words: Sequence[str]) -> int:
+    """Do what the words say; returns the exit code: 0 done, 1 failed, 2 wrong call."""
+    try:
+        if words[:1] == ["run"] and {"-h", "--help"} & set(words):
+            named = [word for word in words[1:] if word in slugs(keys.repo_root())]
+            if named:
+                return _parameters(named[0])
+        args = _parser().parse_args(words)
+        return args.do(args)
+    except (UnknownNameError, ParameterError, scaffold.SlugError) as error:
+        print(f"ouikit: {error}", file=sys.stderr)
+        return WRONG_CALL
+    except (RuntimeError, ValueError, OSError) as error:  # what the laboratory raises, each with its fix
+        print(f"ouikit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "ouikit: stopped; finished cells are kept and the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the nearest command in its complaint."""
+
+    def error(self, message: str) -> NoReturn:
+        bad = message.partition("invalid choice: '")[2].partition("'")[0]
+        near = get_close_matches(bad, ("list", "run", "check", "new", "book", "bench"), n=1)
+        super().error(message + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ouikit", description="Run the papers of this book.")
+    parser.add_argument("--version", action="version", version=f"ouikit {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="list | run | check | new | book | bench")
+
+    add = commands.add_parser("list", help="the chapters, their verdicts and when they were run")
+    add.set_defaults(do=_list)
+
+    add = commands.add_parser("run", help="run one chapter; `ouikit run SLUG --help` shows its parameters")
+    add.add_argument("slug", help="a chapter of `ouikit list`")
+    add.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="set a parameter")
+    add.add_argument("--scale", default="reduced", help="a named scale of the chapter (default: reduced)")
+    _add_engine(add)
+    add.add_argument("--force", action="store_true", help="run again what is there already")
+    add.add_argument(
+        "--publish", action="store_true", help="copy the record to book/results/, to be committed"
+    )
+    add.set_defaults(do=_run)
+
+    add = commands.add_parser("check", help="the form of chapters, without running them")
+    add.add_argument("slug", nargs="*", help="default: all")
+    add.add_argument("--fix", action="store_true", help="rewrite notebooks in normal form first")
+    add.set_defaults(do=_check)
+
+    add = commands.add_parser("new", help="write a new chapter pair that runs at once")
+    add.add_argument("slug", help="lower case with underscores; the name of both files")
+    add.add_argument("--title", required=True, help="the paper's title")
+    add.set_defaults(do=_new)
+
+    add = commands.add_parser("book", help="run what is missing at reduced scale and build the HTML book")
+    add.add_argument("--html", type=Path, help="where to put the site (default: build/html)")
+    _add_engine(add)
+    add.set_defaults(do=_book)
+
+    add = commands.add_parser("bench", help="benchmarks of the package: ratios against peers, in one process")
+    add.add_argument("name", nargs="*", help="default: all")
+    add.add_argument(
+        "--publish", action="store_true", help="copy the record to book/results/, to be committed"
+    )
+    add.add_argument(
+        "--machine", metavar="LABEL", help="record it as NAME-LABEL, beside that of another machine"
+    )
+    add.set_defaults(do=_bench)
+    return parser
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    where = (
+        "local, or dask://HOST:PORT of a Dask scheduler; for a federated chapter also flower-sim (Ray) and "
+        "flower://HOST:PORT of a SuperLink"
+    )
+    parser.add_argument("--engine", type=_engine, default=LOCAL, help=where)
+    many = "worker processes (default: one a core; 0: in the notebook)"
+    parser.add_argument("--jobs", type=_jobs, help=many)
+
+
+def _engine(text: str) -> Engine:
+    try:
+        return Engine.parse(text)
+    except EngineError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers, 0 or more")
+    return int(text)
+
+
+def _list(args: argparse.Namespace) -> int:
+    broken = 0
+    for chapter in chapters():
+        try:
+            print(f"{chapter.slug:24} {_state(chapter):22} {chapter.paper.title}")
+        except ValueError as error:  # a notebook or YAML that cannot be read; the others can
+            print(f"{chapter.slug:24} broken: {error}", file=sys.stderr)
+            broken += 1
+    return 1 if broken else 0
+
+
+def _state(chapter: Chapter) -> str:
+    run = find(chapter, chapter.spec(chapter.resolve()))
+    if run is None:
+        return "not run yet, or failed"
+    verdicts = [claim["verdict"] for claim in run.record["result"]["claims"]]
+    return f"{verdicts.count('reproduced')} of {len(verdicts)} reproduced"
+
+
+def _run(args: argparse.Namespace) -> int:
+    chapter = Chapter(args.slug)
+    settings = chapter.resolve(args.scale, _overrides(args.p))
+    if args.publish and settings.scale in ("reduced", "exploratory"):
+        raise ParameterError(f"--publish keeps the larger named scales; this run is {settings.scale}")
+    run = _execute(chapter, chapter.spec(settings, args.engine, args.jobs, args.force))
+    for claim in run.record["result"]["claims"]:
+        print(f"{claim['verdict']:>13}  {claim['id']}: {tables.ours(claim)} (paper: {tables.papers(claim)})")
+    print(f"record: {run.folder / 'record.json'}")
+    if args.publish:
+        print(f"published: {publish(run, chapter.root)}")
+    return 0
+
+
+def _execute(chapter: Chapter, spec: RunSpec) -> Run:
+    """Run with a line before and after, so that a waiting person knows where the time goes."""
+    start = time.perf_counter()
+    print(f"{chapter.slug} ({spec.settings.scale}) ...", end=" ", file=sys.stderr, flush=True)
+    run = execute(chapter, spec)
+    took = "already there" if run.cached else f"{time.perf_counter() - start:.0f} s"
+    print(took, file=sys.stderr)
+    return run
+
+
+def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ParameterError(f"-p {pair!r}: write NAME=VALUE, for example -p 'seeds=[0,1]'")
+        if name in found:
+            raise ParameterError(f"-p {name} is given twice; a sweep is a list, for example -p 'seeds=[0,1]'")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            found[name] = value
+    return found
+
+
+def _parameters(slug: str) -> int:
+    chapter = Chapter(slug)
+    print(f"{chapter.paper.title}\n\nscales: {', '.join(chapter.paper.scales)}\nparameters (-p NAME=VALUE):")
+    for p in chapter.parameters.values():
+        print(f"  {p}\n      {p.help}")
+        for field in p.record.fields if p.record else ():
+            print(f"        {field}\n            {field.help}")
+    print("\noptions: `ouikit run --help`")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    chosen = [Chapter(slug) for slug in args.slug] or chapters()
+    found = []
+    for chapter in chosen:
+        if args.fix:
+            notebook.normalise(chapter.path)
+        found += check.problems(chapter)
+    for line in found:
+        print(line, file=sys.stderr)
+    print(f"{len(chosen)} chapters checked, {len(found)} problems")
+    return 1 if found else 0
+
+
+def _new(args: argparse.Namespace) -> int:
+    for path in scaffold.write(keys.repo_root(), args.slug, args.title):
+        print(path)
+    print(f"next: ouikit run {args.slug}; ouikit check {args.slug}; ouikit book")
+    return 0
+
+
+def _book(args: argparse.Namespace) -> int:
+    from ouikit.lab.book import publish_book
+
+    if args.engine.federated:
+        raise ParameterError(f"the book runs every chapter; --engine {args.engine} is for `ouikit run`")
+    root = keys.repo_root()
+    folders, failed = [], []
+    for chapter in chapters(root):
+        try:
+            folders.append(_execute(chapter, chapter.spec(chapter.resolve(), args.engine, args.jobs)).folder)
+        except RunError as error:  # the other chapters go on, and the book shows this one as not run
+            print(f"\n{error}", file=sys.stderr)
+            failed.append(chapter.slug)
+    site = publish_book(root, folders, args.html or root / "build" / "html")
+    print(site / "index.html")
+    if failed:
+        print(f"ouikit: failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    known = sorted(p.stem for p in BENCHMARKS.glob("[a-z]*.py"))
+    root = keys.repo_root()
+    for name in args.name:
+        if name not in known:
+            raise UnknownNameError(f"no benchmark {name!r}; there are: {', '.join(known)}")
+    for name in args.name or known:
+        bench = importlib.import_module(f"ouikit.bench.{name}")
+        rows = bench.run(progress=print)
+        for row in rows:
+            interval = (
+                f"{tables.number(row['value'])} [{tables.number(row['low'])}, {tables.number(row['high'])}]"
+            )
+            met = {True: "met", False: "NOT met", None: ""}[row.get("met")]
+            print(f"{row['name']:50} {interval:28} {row['unit']:8} {row.get('target') or '':12} {met}")
+        code = [f"from ouikit.bench.{name} import run\nrun"]
+        made = record.made_by(root, code, keys.source_hash(code)[:16], threads=getattr(bench, "THREADS", 1))
+        title = f"{name}-{args.machine}" if args.machine else name
+        text = json.dumps(record.finite({"name": title, "rows": rows, "made_by": made}), indent=1)
+        for folder in [runs_folder(root) / "bench", *([root / "book/results/bench"] if args.publish else [])]:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{title}.json").write_text(text + "\n")
+    return 0
