@@ -84,7 +84,7 @@ def robust_z(values: ArrayLike) -> Vector:
 
     `|v − median| / (1.4826 MAD)` with MAD the median of `|v − median|`. Where more than half of the values
     are equal MAD is 0; the mean absolute deviation times 1.2533 then takes its place (Iglewicz and Hoaglin,
-    "How to Detect and Handle Outliers", 1993). Where all are equal nobody is atypical and every z is 0. So
+    "How to Detect and Handle Outliers", 1993). Where all are equal none is atypical and every z is 0. So
     every z is finite.
 
     Returns float64 [K]. Raises ValueError for values that are missing or not finite.
