@@ -95,7 +95,7 @@ def flip_rate(before: Pattern, after: Pattern) -> float:
 
 
 def named_layers(pattern: Pattern) -> dict[str, Tensor]:
-    """One tensor, a dict or a sequence of layers -> name -> tensor; ValueError if there is none."""
+    """One tensor, a dict or a sequence of layers -> name -> tensor; ValueError for no layers."""
     if isinstance(pattern, Tensor):
         return {"pattern": pattern}
     if isinstance(pattern, Mapping):

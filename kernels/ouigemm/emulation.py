@@ -1,6 +1,6 @@
-"""Micro-kernels of other CPUs, built from a checkout and run under qemu: are they right, and at what count?
+"""Micro-kernels of other CPUs, built from a checkout and run under qemu, to test them and count instructions.
 
-Never how long: an emulator's time says nothing about a CPU. Needs the sources beside the package, cmake and
+Nothing is timed: an emulator's time says nothing about a CPU. Needs the sources beside the package, cmake and
 ninja, and for a target its compiler and emulator (on Debian: `ci/cross.sh` of the repository).
 """
 
@@ -16,7 +16,7 @@ SOURCES = Path(__file__).parents[1]
 class Target:
     """How to build for an architecture, and which CPUs of it the emulator plays.
 
-    cpus: name -> what qemu calls it; the best one first.
+    cpus: name -> qemu's name of the CPU; the best one first.
     """
 
     architecture: str
@@ -56,7 +56,7 @@ def build(target: Target, folder: Path, sources: Path = SOURCES) -> Path:
     """The test program `check` for a target, its compiler's warnings being errors.
 
     Raises FileNotFoundError naming what is not installed and the packages that bring it, RuntimeError with
-    the compiler's words.
+    the compiler's output.
     """
     if missing := target.missing():
         raise FileNotFoundError(
@@ -72,7 +72,7 @@ def build(target: Target, folder: Path, sources: Path = SOURCES) -> Path:
 
 
 def emulate(target: Target, cpu: str, program: Path, *words: str, plugin: Path | None = None) -> str:
-    """What the program prints on one of the target's CPUs. Raises RuntimeError where it fails."""
+    """Output of the program on one of the target's CPUs. Raises RuntimeError where it fails."""
     extra = ["-plugin", str(plugin), "-d", "plugin"] if plugin else []
     return _run([target.emulator, "-cpu", target.cpus[cpu], *extra, str(program), *words])
 
@@ -104,8 +104,8 @@ def instructions(
     target: Target, cpu: str, program: Path, plugin: Path, rung: str, kind: str, shape: tuple[int, int, int]
 ) -> tuple[str, int]:
     """The micro-kernel that one product m × n × k runs on, and the instructions executed inside it."""
-    told = emulate(target, cpu, program, rung, kind, *map(str, shape), plugin=plugin).split()
-    return told[0], int(told[2])
+    kernel, _, count, *_ = emulate(target, cpu, program, rung, kind, *map(str, shape), plugin=plugin).split()
+    return kernel, int(count)
 
 
 def _run(command: list[str]) -> str:

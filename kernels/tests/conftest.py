@@ -1,7 +1,7 @@
 """Fixtures of the kernels' tests.
 
 OUIGEMM_ISA=avx2 (or =portable, or any other rung of this machine) forces the ladder in every call that names
-no rung: `OUIGEMM_ISA=portable pytest kernels/tests`. Tests with the fixture `rung` run every rung in any case.
+no rung: `OUIGEMM_ISA=portable pytest kernels/tests`. Tests with the fixture `rung` run every rung anyway.
 """
 
 import numpy as np

@@ -37,9 +37,9 @@ def programs(tmp_path_factory):
 
 @pytest.mark.parametrize(("name", "cpu"), BEST)
 def test_kernels_are_exact_and_the_ladder_is_right(programs, name, cpu):
-    told = emulate(TARGETS[name], cpu, programs(name)).splitlines()
-    assert not [line for line in told if line.startswith("WRONG")]
-    seen = [line.split() for line in told]
+    lines = emulate(TARGETS[name], cpu, programs(name)).splitlines()
+    assert not [line for line in lines if line.startswith("WRONG")]
+    seen = [line.split() for line in lines]
     assert list(dict.fromkeys(rung for rung, *_ in seen)) == BEST[name, cpu]
     for rung, kind, kernel in seen:
         if kind != "hamming" and kind in OWN.get(rung, {kind}):
@@ -47,8 +47,8 @@ def test_kernels_are_exact_and_the_ladder_is_right(programs, name, cpu):
 
 
 def test_what_a_cpu_lacks_is_named(programs):
-    told = emulate(TARGETS["aarch64"], "ARMv8.0", programs("aarch64"), "rungs").splitlines()
-    assert told == [
+    lines = emulate(TARGETS["aarch64"], "ARMv8.0", programs("aarch64"), "rungs").splitlines()
+    assert lines == [
         "neoni8mm: NEON 8-bit matrix products",
         "neondot: NEON dot products",
         "neon: ",

@@ -38,7 +38,7 @@ def test_concurrent_calls(rung):
 
 
 def test_the_gil_is_released(rng):
-    """Another Python thread goes on while a product runs, which is made large enough to take 0.1 s."""
+    """Another Python thread runs on while a product runs, which is made large enough to take 0.1 s."""
     ticks, done, size = [], threading.Event(), 256
 
     def tick():

@@ -1,4 +1,4 @@
-"""`ouigemm` against the matrix products that everybody has: `ouikit bench gemm`.
+"""`ouigemm` against the usual matrix products: `ouikit bench gemm`.
 
 A figure is how many times longer a peer takes than `ouigemm`: a geometric mean over the shapes of a class,
 with the slowest and the quickest shape. All arms of a shape take turns in one process, on the same data, with

@@ -1,6 +1,6 @@
 """What the indicators cost: `ouikit bench oui`.
 
-Figures are ratios of CPU times, measured as `_timing` says.
+Figures are ratios of CPU times, measured as `ouikit.bench.timing` describes.
 """
 
 import itertools

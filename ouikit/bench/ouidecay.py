@@ -1,9 +1,9 @@
 """What OUIDecay costs a training step: `ouikit bench ouidecay`.
 
-Three parts of the cost are told apart: one parameter group per layer (no hooks yet), hooks that wait, and a
-step whose readings are taken and at once used for an update. An update every g steps needs the last five
-of them read: its cost is put together from those parts. A round times one step of every arm, so that the arms
-of a ratio are half a second apart at most while the machine changes its pace.
+Three parts of the cost are measured apart: one parameter group per layer (no hooks yet), hooks that wait, and
+a step whose readings are taken and at once used for an update. An update every g steps reads the last five of
+them: its cost is computed from those parts. A round times one step of every arm, so that the arms of a ratio
+are at most half a second apart and a change in the machine's pace affects all of them.
 """
 
 from collections.abc import Callable

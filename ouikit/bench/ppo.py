@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
-from ouikit.bench.timing import in_turns, one_thread, ratio_row
+from ouikit.bench.timing import Row, in_turns, one_thread, ratio_row
 from ouikit.rl import OUICallback, single_file
 from ouikit.rl.ppo import Settings, model_of
 
@@ -19,8 +18,6 @@ ROUNDS = 20
 THREADS = 1
 OURS = Settings("CartPole-v1", lr=1e-3, steps=STEPS)
 DEFAULTS = replace(OURS, lr=3e-4, envs=1, rollout=2048, epochs=10, minibatches=32, entropy_weight=0)  # of SB3
-
-Row = dict[str, Any]
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:

@@ -3,6 +3,8 @@
 Sets that ship with dependencies (digits, glyphs) are ready at once. The others are read from official
 archives below a data root: the `root` argument, else the environment variable OUIKIT_DATA, else
 ~/.cache/ouikit. Nothing is ever downloaded: a missing set is an error that says what to put where.
+
+Imports no other room; `train`, `fl` and chapters may import it.
 """
 
 import inspect

@@ -13,7 +13,7 @@
 
 Only calls of a module are read, and Lightning does not call the LightningModule itself: where
 `training_step` calls a part of it, as `self.net(x)`, say `module="net"`. Both callbacks keep their state in
-Lightning's checkpoints: a resumed run goes on as the unbroken one would have.
+Lightning's checkpoints: a resumed run continues as the uninterrupted one would have.
 """
 
 from typing import Any

@@ -10,7 +10,7 @@ The activation classes of Transformers (GELUActivation, NewGELUActivation, …) 
 Where a model calls its activations as functions, name the linear layers before them, as
 `layers=[n for n, _ in model.named_modules() if n.endswith("fc1")]`.
 
-Both callbacks keep their state in the checkpoint's `trainer_state.json`, and a resumed run goes on from it
+Both callbacks keep their state in the checkpoint's `trainer_state.json`, and a resumed run continues from it
 whether or not `restore_callback_states_from_checkpoint` is set. Use one of each per Trainer.
 """
 

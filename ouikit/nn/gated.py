@@ -58,7 +58,7 @@ class DualCopy(nn.Module):
 
     Args:
         network: with ReLUs as modules (in place or not, shared or not); it is copied and left alone.
-        example: float inputs `[B, …]` on which the constructor tries whether the copies do what they should.
+        example: float inputs `[B, …]` on which the constructor checks that the copies do what they should.
         norm: γ and β of QK's batch normalisation: "frozen", as SK's, or "affine", trained.
         pool: whose window maxima QK passes on: "structure", at the places of SK's, or its "own", which
             is cheaper and leaves QK piecewise affine.
@@ -69,7 +69,7 @@ class DualCopy(nn.Module):
 
     Raises:
         ValueError: the network has no ReLU module, or a gate that is not a ReLU (its layer is named), or
-            another non-linearity, such as a functional ReLU, attention or layer normalisation; it counts on
+            another non-linearity, such as a functional ReLU, attention or layer normalisation; it relies on
             a ReLU changing its input in place; or the choice is unknown.
         TypeError: the example is not a float tensor.
     """
@@ -254,7 +254,7 @@ def _refuse_other_gates(network: nn.Module) -> None:
         raise ValueError(f"only ReLU gates can be frozen: layer {name!r} is a {kind}")
     if not names or "" in names:
         raise ValueError(
-            f"{type(network).__name__} holds no nn.ReLU module; a functional ReLU is none: make it a module"
+            f"{type(network).__name__} holds no nn.ReLU module; a functional ReLU must become a module"
         )
 
 

@@ -1,4 +1,7 @@
-"""What changes an optimiser's step: weight decay steered by OUI, and its rivals. Imports the face only."""
+"""What changes an optimiser's step: weight decay steered by OUI, and its rivals.
+
+Imports the root modules of `ouikit` only; `integrations`, `bench` and chapters may import it.
+"""
 
 from ouikit.optim.adadecay import adadecay_
 from ouikit.optim.ouidecay import (

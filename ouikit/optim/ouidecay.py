@@ -41,7 +41,7 @@ def ouidecay_scales(oui: Sequence[float], window: Window = (2 / 3, 5.0)) -> list
     oui: one indicator per layer, in any unit: a common shift or positive factor changes nothing (up to
     the 1e-8). window: (s₁, s₂), 0 ≤ s₁ ≤ s₂. Layers that all tie get s₁.
 
-    Raises ValueError for no layers, an indicator that is not finite, or a window that is none.
+    Raises ValueError for no layers, an indicator that is not finite, or a window that does not satisfy this.
 
     Source: arXiv 2605.10161 (authors' code, which writes 0.6666 for 2/3).
 
@@ -148,12 +148,12 @@ class OUIDecay:
     of its last `memory` readings. A reading is the balance OUI of one training batch: of a convolution's
     output one position per sample, drawn anew for every layer and step, with all its channels; of a layer
     on sequences one token per sample. Until the first update every layer keeps its λ₀. Learning rates are
-    not touched: make LR schedulers from the optimiser as ever.
+    not touched: make LR schedulers from the optimiser as usual.
 
     Only batches that the next update will use are read; the others cost one empty call per layer. Where
-    gradients are accumulated, or a layer runs twice, the last pass counts. Batches of one sample are passed
-    over (the authors' code counts them as 0). An update that has read outputs which are not finite leaves
-    the decay as it was: the training has diverged, and its loss is what says so.
+    gradients are accumulated, or a layer runs twice, the last pass counts. Batches of one sample are skipped
+    (the authors' code counts them as 0). An update for which outputs that are not finite were read leaves the
+    decay unchanged: the training has diverged, which shows in its loss.
 
     Args:
         model: its calls `model(x)` in training mode are read.

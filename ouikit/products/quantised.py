@@ -18,7 +18,7 @@ import ouigemm
 from torch import Tensor, nn
 
 STAGES = ("quantise", "im2row", "product", "rest")
-"""What `ProductNet.seconds` tells apart."""
+"""The stages that `ProductNet.seconds` times one by one."""
 
 
 @dataclass(frozen=True)

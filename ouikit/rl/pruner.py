@@ -27,7 +27,7 @@ READ = ("actor", "critic_moved", "progress")
 
 
 class TrialCallback(OUICallback):
-    """An `OUICallback` that tells a trial what it reads, and ends the training where the trial is pruned.
+    """An `OUICallback` that reports its readings to a trial, and ends the training where the trial is pruned.
 
     After each reading the running return is reported as the trial's intermediate value (any pruner can use
     it), and the actor's OUI, the share of the critic's bits that moved and the progress in [0, 1] become
@@ -65,7 +65,7 @@ class OUIPruner(optuna.pruners.BasePruner):
     """Prunes a trial of a `TrialCallback`, at any reading after a share of its training.
 
     The learning rate counts as too small where the critic's bits are still where they started, and as too
-    large where the actor's units no longer tell states apart. **Both thresholds depend on the environment,
+    large where the actor's units no longer distinguish states. **Both thresholds depend on the environment,
     the network and the scale of the rewards**: the defaults separate the two ends on CartPole-v1 with tanh
     units, and the values between them prove nothing. Some hopeless trials pass: a collapsed actor is not
     always low, and with unscaled rewards the critic moves at rates that teach the actor nothing.

@@ -53,7 +53,7 @@ def test_every_arm_multiplies_the_same_numbers(monkeypatch):
 )
 def test_arms_compare_vectors_of_one_length(monkeypatch, present, auto, plain, own):
     """On every kind of CPU; without dot products the best rung of floats is left."""
-    ladder = "amxint8 avx512vnni avx512 avxvnni avx2 neondot neon portable".split()
+    ladder = ["amxint8", "avx512vnni", "avx512", "avxvnni", "avx2", "neondot", "neon", "portable"]
     rungs = {name: {"absent": None if name in [*present.split(), "portable"] else "…"} for name in ladder}
     monkeypatch.setattr(ouigemm, "capabilities", lambda: {"rungs": rungs, "auto": {"f32": auto}})
     assert precisions.rungs() == dict.fromkeys(("f32", "int32", "fake", "fake int32", "widened"), plain) | own
