@@ -5,7 +5,6 @@ The models below are also the source of `chapter.schema.json`, by which editors 
 
 import json
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -25,6 +24,8 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from ouikit.lab.claims import PREDICATES, Test, Verdict, parse_test
+from ouikit.lab.forms import UniqueKeys, fix
+from ouikit.lab.parameters import nearest
 
 Evidence = Literal["measured", "simulated", "analytic"]
 Area = Literal[
@@ -151,7 +152,7 @@ class Claim(_Section):
     def _registered_where_tested(cls, status: dict[str, Verdict], info: ValidationInfo) -> dict[str, Verdict]:
         for scale in status:
             if scale not in info.data.get("at", status):
-                raise ValueError(f"{scale!r}: {_nearest(scale, info.data['at'])}")
+                raise ValueError(f"{scale!r}: {nearest(scale, info.data['at'])}")
         return status
 
     @field_validator("note")
@@ -247,7 +248,7 @@ class Paper(_Paper):
             raise ValueError(f"add words for {', '.join(missing)}: a page prints them")
         for name in names if claims else ():
             if name not in printed:
-                raise ValueError(f"{name!r} is printed nowhere: {_nearest(name, printed)}")
+                raise ValueError(f"{name!r} is printed nowhere: {nearest(name, printed)}")
         return names
 
 
@@ -258,7 +259,7 @@ def read_paper(path: Path) -> Paper:
         PaperError: naming the file, and each wrong key with its fix.
     """
     try:
-        raw = yaml.load(path.read_text(), Loader=_UniqueKeys)
+        raw = yaml.load(path.read_text(), Loader=UniqueKeys)
     except yaml.YAMLError as error:
         raise PaperError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):
@@ -273,7 +274,7 @@ def read_planned(path: Path) -> list[Planned]:
     Raises:
         PaperError: naming the file, the paper, and each wrong key with its fix.
     """
-    listed = yaml.load(path.read_text(), Loader=_UniqueKeys)
+    listed = yaml.load(path.read_text(), Loader=UniqueKeys)
     return [_validated(Planned, raw, slug, f"{path}: {slug}", []) for slug, raw in listed.items()]
 
 
@@ -285,23 +286,10 @@ def _validated(form: type[_Form], raw: dict[str, Any], slug: str, where: str, sc
         return form.model_validate(raw | {_STEM: slug}, context=scales)
     except ValidationError as error:
         lines = [
-            f"{where}: {_key(one['loc'], raw)}: {_fix(one, _allowed(form, one['loc'], scales))}"
+            f"{where}: {_key(one['loc'], raw)}: {fix(one, _allowed(form, one['loc'], scales))}"
             for one in error.errors()
         ]
         raise PaperError("\n".join(lines)) from error
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, where YAML would let the last one win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{name!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 def _key(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:
@@ -315,35 +303,6 @@ def _key(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:
     return ".".join(map(str, parts))
 
 
-_EXPECTED = {
-    "string_type": "a sentence",
-    "string_too_short": "a sentence",
-    "int_type": "a whole number",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-}
-
-
-def _fix(error: Mapping[str, Any], allowed: list[str]) -> str:
-    """What to write instead, of one of pydantic's errors."""
-    kind, got = error["type"], error["input"]
-    if kind == "missing":
-        return "is missing"
-    if kind == "extra_forbidden":
-        return f"unknown key; {_nearest(error['loc'][-1], allowed)}"
-    if kind == "literal_error":
-        words = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        near = get_close_matches(str(got), words, n=1)
-        return f"{got!r} is not one of {', '.join(words)}" + (f"; {near[0]!r}?" if near else "")
-    if kind == "too_short":
-        return "needs at least one"
-    if kind == "value_error":
-        return str(error["ctx"]["error"])
-    quotes = "; put it in quotes" if kind == "string_type" and isinstance(got, int | float) else ""
-    return f"must be {_EXPECTED.get(kind, error['msg'])}; got {got!r}{quotes}"
-
-
 def _allowed(form: type[BaseModel], loc: tuple[int | str, ...], scales: Iterable[str]) -> list[str]:
     """The keys of the section that a key stands in."""
     if len(loc) == 1:
@@ -353,11 +312,6 @@ def _allowed(form: type[BaseModel], loc: tuple[int | str, ...], scales: Iterable
     if "paper" in loc:
         return list(Said.__annotations__)
     return [name for name in Claim.model_fields if name != "at"] + [f"at_{scale}" for scale in scales]
-
-
-def _nearest(name: object, allowed: Iterable[str]) -> str:
-    near = get_close_matches(str(name), allowed, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(sorted(allowed)) or 'nothing'}"
 
 
 def schema() -> str:

@@ -209,6 +209,20 @@ def figure(light: str, dark: str, title: str, alt: str, numbers: pd.DataFrame) -
     return Shown(html, f"{plain(title)}: {alt}")
 
 
+def threads(made: Mapping[str, Any]) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{made['threads']} thread" + ("" if made["threads"] == 1 else "s")
+
+
+def _is_known(seconds: float | None) -> bool:
+    """Records that were made before computing time was counted in all processes lack it."""
+    return seconds is not None and not math.isnan(seconds)
+
+
+def _computing(seconds: float | None) -> str:
+    return f"{seconds:,.0f} CPU-seconds in all processes" if _is_known(seconds) else "not recorded"
+
+
 def provenance(record: Mapping[str, Any]) -> Shown:
     """What made a run."""
     run, result, made = record["run"], record["result"], record["made_by"]
@@ -221,9 +235,11 @@ def provenance(record: Mapping[str, Any]) -> Shown:
         "Finished": made["time"],
         "Time": f"{result['seconds']:.0f} s here; {cells['seconds'] / 60:.1f} minutes of workers in "
         f"{cells['total']} trainings or simulations",
-        "Peak memory": f"{result['peak_memory_mb']:.0f} MB in the process of the notebook",
+        "Computing": _computing(result.get("cpu_seconds")),
+        "Peak memory": f"{result['peak_memory_mb']:.0f} MB "
+        + ("in all processes" if _is_known(result.get("cpu_seconds")) else "in the process of the notebook"),
         "Commit": f"{(made['commit'] or 'none')[:10]}{' with local changes' if made['dirty'] else ''}",
-        "Hardware": f"{made['cpu']}, {made['cores']} cores, {made['threads']} thread a worker"
+        "Hardware": f"{made['cpu']}, {made['cores']} cores, {threads(made)} a worker"
         + (f", {made['gpu']}" if made["gpu"] else ""),
         "Versions": ", ".join(f"{k} {v}" for k, v in made["versions"].items()) + f"; Python {made['python']}",
         "System": made["os"],

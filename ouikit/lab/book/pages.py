@@ -211,7 +211,7 @@ def benchmarks(shelf: Shelf) -> str:
     text = BENCHMARKS
     for name, bench in shelf.benchmarks.items():
         made = bench["made_by"]
-        words = f"{made['time'][:10] or 'undated'} · {made['cpu']} · {made['threads']} thread"
+        words = f"{made['time'][:10] or 'undated'} · {made['cpu']} · {tables.threads(made)}"
         table = _bench_table([row for row in bench["rows"] if not row.get("detail")])
         if details := [row for row in bench["rows"] if row.get("detail")]:
             more = f"<summary>In detail: {len(details)} more rows</summary>{_bench_table(details)}"
