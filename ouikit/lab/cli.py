@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-
-from ouikit import __version__
+from importlib.metadata import version
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 failed, 2 wrong call."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words == ["--version"]:
-        print(f"ouikit {__version__}")
+        print(f"ouikit {version('ouikit')}")
         return 0
     try:
         from ouikit.lab import commands

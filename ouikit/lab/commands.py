@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Sequence
 from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ouikit import __version__
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
 from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder, slugs
 from ouikit.lab.parameters import ParameterError
@@ -56,7 +56,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="ouikit", description="Run the papers of this book.")
-    parser.add_argument("--version", action="version", version=f"ouikit {__version__}")
+    parser.add_argument("--version", action="version", version=f"ouikit {version('ouikit')}")
     commands = parser.add_subparsers(required=True, metavar="list | run | check | new | book | bench")
 
     add = commands.add_parser("list", help="the chapters, their verdicts and when they were run")

@@ -147,9 +147,6 @@ import sys
 for name in ("nbformat", "papermill", "pandas", "yaml", "IPython", "loky", "cloudpickle", "tqdm", "filelock"):
     sys.modules[name] = None  # importing it raises ModuleNotFoundError
 from ouikit.lab.cli import main
-from ouikit.lab.parameters import Parameter
-from ouikit.lab.run import RunError
-from ouikit.lab.spec import HANDED_ON
 sys.exit(main())
 """
 
@@ -167,7 +164,7 @@ def test_without_the_laboratorys_packages_the_command_says_what_to_install(repo,
     done = subprocess.run(
         [sys.executable, "-c", BASE_INSTALL, *words], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert said in done.stdout + done.stderr
 
 

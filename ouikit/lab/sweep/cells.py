@@ -131,6 +131,8 @@ class Store:
 
     def claim(self, key: str) -> bool:
         """Whether this run, and no other, may compute the cell now."""
+        if key in self._claims:
+            return True  # its worker died, and it is computed again
         lock = FileLock(self.folder / f"{key}.lock", thread_local=False)
         try:
             lock.acquire(blocking=False)
