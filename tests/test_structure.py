@@ -244,3 +244,10 @@ def test_a_file_and_what_it_offers_say_what_they_are_for(path):
     public = (n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name[0] != "_")
     for node in public:
         assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
+
+
+def test_every_example_of_a_docstring_runs():
+    """CI runs all of them (`ci/test.sh`); none may be marked as one to leave out."""
+    for path in [*(ROOT / "ouikit").rglob("*.py"), *(ROOT / "kernels" / "ouigemm").rglob("*.py")]:
+        assert "doctest: +SKIP" not in path.read_text(), f"{path} has an example that is not run"
+    assert "--doctest-modules ouikit kernels/ouigemm" in (ROOT / "ci" / "test.sh").read_text()

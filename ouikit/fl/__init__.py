@@ -4,7 +4,10 @@ Four rooms, each of which imports only those before it: `setting` (who holds whi
 `strategies` (how replies become the next global model), `read` (what a run left, and what it says) and `run`
 (the apps, and where they run); `ouikit.fl.flower` is the one module that imports Flower.
 
->>> from ouikit.fl import Federation, FedOUI, fedoui_weights, simulate      # doctest: +SKIP
+>>> from ouikit.fl import Federation, simulate
+>>> outcome = simulate(Federation(method="fedoui", clients=3, per_round=2, rounds=2))
+>>> [row["round"] for row in outcome.rounds]
+[0, 1, 2]
 
 The names below are imported on first use, so the weights, the settings and the reading of a saved run need
 no Flower; what needs it says how to install it where it is missing.

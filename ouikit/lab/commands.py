@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -12,13 +13,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+from loky import cpu_count
+
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
 from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder, slugs
 from ouikit.lab.parameters import ParameterError
-from ouikit.lab.run import Run, RunError, execute, find, publish
+from ouikit.lab.run import Run, RunError, execute, find, last_cost, publish
 from ouikit.lab.spec import LOCAL, Engine, EngineError, RunSpec
 
 WRONG_CALL = 2
+REFRESH = 60  # seconds after which `ouikit book` shows what has been run in the meantime
 BENCHMARKS = Path(__file__).parents[1] / "bench"
 
 
@@ -85,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add = commands.add_parser("book", help="run what is missing at reduced scale and build the HTML book")
     add.add_argument("--html", type=Path, help="where to put the site (default: build/html)")
+    add.add_argument("--only", type=_slugs, default=[], metavar="A,B", help="run these chapters only")
     _add_engine(add)
     add.set_defaults(do=_book)
 
@@ -121,6 +126,10 @@ def _jobs(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers, 0 or more")
     return int(text)
+
+
+def _slugs(text: str) -> list[str]:
+    return [slug for slug in text.split(",") if slug]
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -213,23 +222,43 @@ def _new(args: argparse.Namespace) -> int:
 
 
 def _book(args: argparse.Namespace) -> int:
+    """Publish what is there already, then run what is missing, cheapest chapter first, and publish again."""
     from ouikit.lab.book import publish_book
 
     if args.engine.federated:
         raise ParameterError(f"the book runs every chapter; --engine {args.engine} is for `ouikit run`")
     root = keys.repo_root()
-    folders, failed = [], []
-    for chapter in chapters(root):
+    html = args.html or root / "build" / "html"
+    only = {Chapter(slug, root).slug for slug in args.only}  # an unknown name is an error
+    specs = {c: c.spec(c.resolve(), args.engine, args.jobs) for c in chapters(root)}
+    folders = {c.slug: run.folder for c, spec in specs.items() if (run := find(c, spec))}
+    waiting = [c for c in specs if c.slug not in folders and (not only or c.slug in only)]
+    waiting.sort(key=last_cost)
+    if waiting:
+        site = publish_book(root, list(folders.values()), html)
+        print(f"{site / 'index.html'}\nreadable now; still to run: {len(waiting)} chapters", file=sys.stderr)
+    shown, failed = time.perf_counter(), []
+    for number, chapter in enumerate(waiting):
+        print(f"{number + 1} of {len(waiting)}{_time_left(waiting[number:])}: ", end="", file=sys.stderr)
         try:
-            folders.append(_execute(chapter, chapter.spec(chapter.resolve(), args.engine, args.jobs)).folder)
+            folders[chapter.slug] = _execute(chapter, specs[chapter]).folder
         except RunError as error:  # the other chapters go on, and the book shows this one as not run
             print(f"\n{error}", file=sys.stderr)
             failed.append(chapter.slug)
-    site = publish_book(root, folders, args.html or root / "build" / "html")
+        if time.perf_counter() - shown > REFRESH and chapter is not waiting[-1]:
+            publish_book(root, list(folders.values()), html)
+            shown = time.perf_counter()
+    site = publish_book(root, list(folders.values()), html)
     print(site / "index.html")
     if failed:
         print(f"ouikit: failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _time_left(waiting: Sequence[Chapter]) -> str:
+    """The time that chapters will take by their last runs; empty where one of them was never run here."""
+    seconds = sum(map(last_cost, waiting)) / cpu_count()
+    return f", about {seconds / 60:.0f} min left" if math.isfinite(seconds) else ""
 
 
 def _bench(args: argparse.Namespace) -> int:

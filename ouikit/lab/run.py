@@ -1,6 +1,7 @@
 """Turn a chapter and parameters into a run record: key, cache, papermill."""
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,19 @@ def whole(folder: Path, result: Mapping[str, Any]) -> bool:
     except (LookupError, ValueError, OSError):
         return False
     return ended_well and all(path.is_file() and path.stat().st_size for path in figures)
+
+
+def last_cost(chapter: Chapter) -> float:
+    """CPU-seconds of the chapter's newest run at reduced scale here; infinite where there is none."""
+    paths = sorted(chapter.folder("").glob("*/record.json"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(paths):
+        try:
+            found = record.read(path.parent)
+        except record.RecordError:
+            continue
+        if found["run"]["scale"] == "reduced" and found["result"].get("cpu_seconds"):
+            return float(found["result"]["cpu_seconds"])
+    return math.inf
 
 
 def execute(chapter: Chapter, spec: RunSpec) -> Run:

@@ -35,19 +35,26 @@ def test_ray_gives_the_bits_of_one_process(monkeypatch):
 
 
 @pytest.mark.slow
-def test_who_answers_late_is_left_out():
+def test_who_answers_late_is_left_out(tmp_path):
     """Workers are warm when the round begins: they have said before which partition they hold."""
-    app = ClientApp()
+    app, over = ClientApp(), tmp_path / "over"
     app.query()(identify)
 
     @app.train()
     def late(message, context):
         if context.node_config["partition-id"] == 1:
-            time.sleep(12)
+            while not over.exists():
+                time.sleep(0.05)
         return train(message, context)
 
-    hurried = replace(PAIR, rounds=1, timeout=6.0)
-    left = json.loads(run_ray(server_app, app, 2, hurried.config()).state["outcome"]["json"])
+    def server(grid, context):
+        try:
+            server_app(grid, context)
+        finally:
+            over.touch()
+
+    hurried = replace(PAIR, rounds=1, timeout=8.0)
+    left = json.loads(run_ray(server, app, 2, hurried.config()).state["outcome"]["json"])
     assert left["faults"] == [{"round": 1, "client": 1, "reason": "no answer"}]
     assert [(entry["client"], entry["weight"]) for entry in left["contributions"]] == [(0, 1.0)]
 

@@ -206,3 +206,28 @@ def test_a_run_is_resolved_once_in_the_command_and_never_again(repo, monkeypatch
     assert study.run == specs[0]
     assert (counted["gain", "3.0"], counted["seeds", "[7, 8]"], counted["key"]) == (1, 1, 0)
     assert max(counted.values()) == 1
+
+
+def test_the_book_shows_what_is_there_before_anything_is_run(repo, monkeypatch, capsys):
+    published = []
+
+    def publish_book(root, runs, html):
+        published.append([json.loads((run / "record.json").read_text())["run"]["slug"] for run in runs])
+        return html
+
+    monkeypatch.setattr("ouikit.lab.book.publish_book", publish_book)
+    for half in (".ipynb", ".yaml"):
+        text = (repo / "chapters" / f"toy{half}").read_text()
+        (repo / "chapters" / f"also{half}").write_text(text.replace('toy\\"', 'also\\"'))
+    assert main(["book", "--only", "toi"]) == 2
+    assert "did you mean toy" in capsys.readouterr().err
+    assert main(["book", "--only", "toy"]) == 0
+    assert published == [[], ["toy"]]
+    assert "still to run: 1 chapters" in capsys.readouterr().err
+    published.clear()
+    edit(repo / "chapters" / "toy.ipynb", "0.01 * seed", "0.02 * seed")
+    assert main(["book"]) == 0
+    assert published == [[], ["toy", "also"]]  # what took the least before comes first
+    published.clear()
+    assert main(["book"]) == 0
+    assert published == [["also", "toy"]]

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ouikit.fl.averaging import averaging_gap, mean_state
-from ouikit.fl.nets import residual_cnn
 from torch import nn
 from torch.nn import functional
 
+from ouikit.fl.read.averaging import averaging_gap, mean_state
+from ouikit.fl.setting.networks import residual_cnn
 from ouikit.nn import models
 from ouikit.nn.gated import DualCopy
 from ouikit.nn.resnet import resnet18

@@ -1,7 +1,9 @@
 """A Flower deployment on this machine: a SuperLink and its SuperNodes, with TLS and node authentication.
 
->>> with deployment(Path("/tmp/flower"), nodes=2):                                     # doctest: +SKIP
-...     outcome = simulate(Federation(clients=2, per_round=2, rounds=2))               # doctest: +SKIP
+::
+
+    with deployment(Path("flower"), nodes=2):
+        outcome = simulate(Federation(clients=2, per_round=2, rounds=2))
 
 For trying out, tests and benchmarks; the same by hand, and on several hosts, is on the page about
 deployment. Nothing listens beyond 127.0.0.1.
