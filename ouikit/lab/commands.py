@@ -22,7 +22,7 @@ from ouikit.lab.run import Run, RunError, execute, find, last_cost, publish
 from ouikit.lab.spec import LOCAL, Engine, EngineError, RunSpec
 
 WRONG_CALL = 2
-REFRESH = 60  # seconds after which `ouikit book` shows what has been run in the meantime
+REFRESH = 300  # seconds after which `ouikit book` shows what has been run in the meantime
 BENCHMARKS = Path(__file__).parents[1] / "bench"
 
 

@@ -95,6 +95,6 @@ def test_what_axe_finds_in_the_content_is_named(checker: ModuleType, content: st
         with checker.opened(browser, "desktop", "light", wrong) as page:
             page.set_content(f'<body style="background: #fff"><button></button><article>{content}</article>')
             wrong.clear()  # x.png is nowhere
-            checker._accessibility(Axe(), page, "a page", wrong)
+            checker._accessibility(Axe(), page, checker.RULES, "a page", wrong)
         browser.close()
     assert [line.split(": ")[:2] for line in wrong] == ([["a page", rule]] if rule else [])
