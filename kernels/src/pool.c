@@ -40,7 +40,7 @@ static void watch_forks(void)
     pthread_atfork(NULL, NULL, child_after_fork);
 }
 
-static void breathe(void)
+static void pause_core(void)
 {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
@@ -54,7 +54,7 @@ static void *worker(void *unused)
     (void)unused;
     for (;;) {
         for (int i = 0; i < LOOKS && pool.wanted == 0; i++)
-            breathe();
+            pause_core();
         pthread_mutex_lock(&pool.lock);
         while (pool.wanted == 0)
             pthread_cond_wait(&pool.begin, &pool.lock);
@@ -72,7 +72,7 @@ static void *worker(void *unused)
 }
 
 /* Fewer workers than asked for, where the system gives no more threads, only take longer. */
-static void hire(int count)
+static void start_workers(int count)
 {
     pthread_attr_t detached;
     pthread_attr_init(&detached);
@@ -86,7 +86,7 @@ static void hire(int count)
 static void run_with_workers(int helpers, void (*work)(void *, int), void *job)
 {
     pthread_mutex_lock(&pool.lock);
-    hire(helpers < MOST_WORKERS ? helpers : MOST_WORKERS);
+    start_workers(helpers < MOST_WORKERS ? helpers : MOST_WORKERS);
     pool.work = work;
     pool.job = job;
     pool.wanted = pool.busy = helpers < pool.workers ? helpers : pool.workers;
@@ -100,7 +100,7 @@ static void run_with_workers(int helpers, void (*work)(void *, int), void *job)
     pool.wanted = 0;
     pthread_mutex_unlock(&pool.lock);
     for (int i = 0; i < LOOKS && pool.busy > 0; i++)
-        breathe();
+        pause_core();
     pthread_mutex_lock(&pool.lock);
     while (pool.busy > 0)
         pthread_cond_wait(&pool.end, &pool.lock);

@@ -101,7 +101,7 @@ def test_the_commands_of_the_page_give_the_same_bits(tmp_path, monkeypatch):
     try:
         done = subprocess.run(
             ["bash", "-e", "-c", commands], cwd=tmp_path, env=environment, capture_output=True, text=True,
-            timeout=170, check=True,
+            timeout=900, check=True,
         )  # fmt: skip
     finally:
         marked.stop()

@@ -31,7 +31,7 @@ from ouikit.fl.run import certificates
 from ouikit.fl.run.superlink import RunFailedError, flwr, online
 
 _TAG = "OUIKIT_DEPLOYMENT"  # marks every process of a deployment, those that Flower starts included
-_STARTING, _STOPPING = 60.0, 10.0  # seconds
+_STARTING, _STOPPING = 180.0, 10.0  # seconds
 SETTINGS = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",

@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-_PATIENCE = 60  # seconds for one command, and for one look at the log
+_PATIENCE = 180  # seconds for one command, and for one look at the log
 
 APP = """\
 [project]

@@ -30,7 +30,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class RoundFailedError(RuntimeError):
-    """A round brought fewer usable replies than the strategy needs. The global model is that of before."""
+    """A round brought fewer usable replies than the strategy needs. The global model stays as it was."""
 
 
 class _UnusableError(ValueError):
