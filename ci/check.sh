@@ -9,5 +9,4 @@ ruff check .
 mypy
 ouikit check
 # The face, the papers, the pages and the rules of the tree; what trains, simulates or starts processes is left out.
-pytest -q -m "not slow" tests/test_{structure,patterns,oui,probe,stats}.py tests/lab/test_{paper,claims,render,notebook}.py \
-    tests/ci tests/nn tests/products
+pytest -q -m "not slow" tests/test_{structure,patterns,oui,probe,stats}.py tests/lab/test_{paper,claims,render,notebook}.py
