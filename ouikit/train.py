@@ -116,6 +116,17 @@ def seed_everything(seed: int) -> None:
     _seed_torch(seed)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch with one thread: it then adds in the same order on every machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def fit(
     model: nn.Module,
     data: Dataset,

@@ -1,5 +1,6 @@
 """A throw-away repository with one small chapter: everything the laboratory touches, in a second."""
 
+import ast
 import shutil
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,32 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch with one thread while a module's tests run."""
+    from ouikit.train import one_thread
+
+    with one_thread():
+        yield
+
+
 def edit(path: Path, old: str, new: str) -> None:
     """Replace text that must be there."""
     text = path.read_text()
     assert old in text, f"{old!r} is not in {path.name}"
     path.write_text(text.replace(old, new))
+
+
+def imported(path: Path) -> set[str]:
+    """Modules that a file imports anywhere, as written."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: write imports in full, so that their direction can be seen"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return names
 
 
 def hooks_of(model: Any) -> int:

@@ -4,11 +4,10 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, imported
 
 from ouikit.lab import check
 from ouikit.lab.book import cite
@@ -23,18 +22,6 @@ SLUGS = {
 }
 SCIENCE_ONLY = {"torch", "gymnasium", "flwr", "stable_baselines3"}
 LABORATORY = ROOT / "ouikit" / "lab"
-
-
-def imported(path: Path) -> set[str]:
-    """Modules that a file imports anywhere, as written."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}: write imports in full, so that their direction can be seen"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
-    return names
 
 
 def test_the_laboratory_imports_no_science():

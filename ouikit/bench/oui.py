@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ouikit.bench.timing import Row, in_turns, one_thread, ratio_row, read_bandwidth
+from ouikit.bench.timing import Row, in_turns, ratio_row, read_bandwidth
 from ouikit.oui import OUI, balance_oui, pairwise_oui
 from ouikit.patterns import _distances_by_popcount, hamming_distances, record_patterns
+from ouikit.train import one_thread
 
 BATCH = 256
 ROUNDS = 6  # lowest and highest of 6 enclose the median with 97 % confidence

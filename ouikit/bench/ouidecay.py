@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ouikit.bench.timing import Row, in_turns, one_thread, ratio_row, read_bandwidth
+from ouikit.bench.timing import Row, in_turns, ratio_row, read_bandwidth
 from ouikit.nn.models import convnet12, resnet50
 from ouikit.optim import OUIDecay, decay_groups, dynamic_layers
+from ouikit.train import one_thread
 
 MEMORY = 5
 THREADS = 1

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 
-from ouikit.bench.timing import Row, in_turns, one_thread, ratio_row
+from ouikit.bench.timing import Row, in_turns, ratio_row
 from ouikit.rl import OUICallback, single_file
 from ouikit.rl.ppo import Settings, model_of
+from ouikit.train import one_thread
 
 STEPS = 8_192  # whole rollouts in every arm; short, so that the arms of a ratio are close in time
 ROUNDS = 20

@@ -5,28 +5,15 @@ unless a benchmark says otherwise. No test asserts a time.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.stats import binom
 
 Arm = Callable[[], object]
 Row = dict[str, Any]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch works with one thread inside."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def in_turns(

@@ -233,13 +233,18 @@ def _book(args: argparse.Namespace) -> int:
     specs = {c: c.spec(c.resolve(), args.engine, args.jobs) for c in chapters(root)}
     folders = {c.slug: run.folder for c, spec in specs.items() if (run := find(c, spec))}
     waiting = [c for c in specs if c.slug not in folders and (not only or c.slug in only)]
-    waiting.sort(key=last_cost)
+    costs = {c: last_cost(c) for c in waiting}
+    waiting.sort(key=costs.__getitem__)
     if waiting:
         site = publish_book(root, list(folders.values()), html)
         print(f"{site / 'index.html'}\nreadable now; still to run: {len(waiting)} chapters", file=sys.stderr)
     shown, failed = time.perf_counter(), []
     for number, chapter in enumerate(waiting):
-        print(f"{number + 1} of {len(waiting)}{_time_left(waiting[number:])}: ", end="", file=sys.stderr)
+        print(
+            f"{number + 1} of {len(waiting)}{_time_left([costs[c] for c in waiting[number:]])}: ",
+            end="",
+            file=sys.stderr,
+        )
         try:
             folders[chapter.slug] = _execute(chapter, specs[chapter]).folder
         except RunError as error:  # the other chapters go on, and the book shows this one as not run
@@ -255,9 +260,9 @@ def _book(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _time_left(waiting: Sequence[Chapter]) -> str:
-    """The time that chapters will take by their last runs; empty where one of them was never run here."""
-    seconds = sum(map(last_cost, waiting)) / cpu_count()
+def _time_left(costs: Sequence[float]) -> str:
+    """The time that chapters will take, by their last CPU-seconds; empty where one is infinite."""
+    seconds = sum(costs) / cpu_count()
     return f", about {seconds / 60:.0f} min left" if math.isfinite(seconds) else ""
 
 

@@ -30,12 +30,7 @@ from ouikit.train import evaluate
 TINY = Federation(rounds=2, epochs=1, clients=6, per_round=3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_two_runs_agree_to_the_bit_whatever_the_global_generators_hold():

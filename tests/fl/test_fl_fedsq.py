@@ -38,12 +38,7 @@ CNN = replace(TINY, model="residual_cnn", epochs=1, source=Source("rotated", epo
 FULL_BATCH = {"batch_size": 10**6, "epochs": 1, "rounds": 1}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class CountingGrid(LocalGrid):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, imported
 
 from ouikit import fl
 
@@ -18,17 +18,6 @@ WITHOUT_FLOWER = (
     *("ouikit.fl.strategies.risk", "ouikit.signals.divergence"),
 )
 FILES = sorted((ROOT / "ouikit" / "fl").rglob("*.py"))
-
-
-def imported(path: Path) -> set[str]:
-    """Modules that a file imports anywhere, as written."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
 
 
 @pytest.mark.parametrize("room", ROOMS)

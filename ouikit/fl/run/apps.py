@@ -21,9 +21,10 @@ from ouikit.fl.flower import (
 )
 from ouikit.fl.read.outcome import CHECKPOINT
 from ouikit.fl.run.client import local_update
-from ouikit.fl.run.rounds import federate, one_thread
+from ouikit.fl.run.rounds import federate
 from ouikit.fl.setting.federation import Federation
 from ouikit.fl.strategies.fedsq import structure_of
+from ouikit.train import one_thread
 
 client_app = ClientApp()
 server_app = ServerApp()

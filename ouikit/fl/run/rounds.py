@@ -1,10 +1,7 @@
 """The rounds of a federation on a grid, with a checkpoint after each."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -15,6 +12,7 @@ from ouikit.fl.setting.federation import Federation
 from ouikit.fl.strategies.fedsq import FedSQ
 from ouikit.fl.strategies.methods import strategy_of
 from ouikit.fl.strategies.paired import PairedFedAvg
+from ouikit.train import one_thread
 
 
 def federate(grid: Grid, federation: Federation, out: Path | None = None) -> Outcome:
@@ -50,17 +48,6 @@ def federate(grid: Grid, federation: Federation, out: Path | None = None) -> Out
             if out:
                 save_checkpoint(out, config, _outcome(arrays, rounds, strategy, resumed))
     return _outcome(arrays, rounds, strategy, resumed)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch with one thread: it then adds in the same order on every machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _outcome(

@@ -284,17 +284,15 @@ class Graph:
                 yield from (("", name, target) for target in self.find(reference))
 
     def _everything_below(self, module: str) -> set[Node]:
-        if module not in self._paths:
-            return self._everything_in(module)
-        return {
-            Node(name, "*") for name in self._paths if _is_below(name, module) and not self._is_dropped(name)
-        }
+        return self._below(module) if module in self._paths else self._everything_in(module)
 
     def _everything_in(self, module: str) -> set[Node]:
         """All of the package that a module belongs to."""
-        package = module.partition(".")[0]
+        return self._below(module.partition(".")[0])
+
+    def _below(self, module: str) -> set[Node]:
         return {
-            Node(name, "*") for name in self._paths if _is_below(name, package) and not self._is_dropped(name)
+            Node(name, "*") for name in self._paths if _is_below(name, module) and not self._is_dropped(name)
         }
 
     def _module(self, name: str) -> Module | None:

@@ -123,7 +123,7 @@ class Store:
 
     def other_run(self) -> str:
         """The process id of a run that was here first; empty, and ours noted, where we are alone."""
-        note = self.folder / ".run"
+        note = self.folder / _RUN
         if self.claim(_RUN):
             note.write_text(str(os.getpid()))
             return ""
