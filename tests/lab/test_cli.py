@@ -30,7 +30,7 @@ OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}
         (["run", "toy", "-p", "gain"], "NAME=VALUE"),
         (["run", "toy", "--scale", "extendd"], "did you mean extended"),
         (["check", "tyo"], "did you mean toy"),
-        (["bench", "ouii"], "there are: emulated, flower, gemm, oui"),
+        (["bench", "ouii"], "there are: book, emulated, flower, gemm, oui"),
         (["new", "My-Paper", "--title", "x"], "lower-case"),
         (["new", "my_paper", "--title", " "], "the title is empty"),
         (["run", "toy", "-p", "gain=1", "-p", "gain=2"], "given twice"),
