@@ -4,7 +4,8 @@
         print(row["epoch"], row["val_accuracy"])
 
 The loop knows nothing of what watches or steers it: `on_backward` and `on_batch` are called at every step,
-and what `on_epoch` returns joins the row.
+and what `on_epoch` returns joins the row. Chains of linear layers are trained without a tape where nothing
+needs one (`ouikit.nn.chain`), with the same bits.
 """
 
 import math
@@ -12,6 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ouikit.data.dataset import Dataset
+from ouikit.nn.chain import Chain, chain_of
 
 Row = dict[str, float]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -168,10 +171,10 @@ def fit(
         ValueError: torch has no such device, or the batch is larger than the training split.
     """
     place = _device(device)
-    model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if place.type != "cpu" or not chain_of(model):  # a chain is there, and has no images' memory format
+        model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     stream = _Stream(data, place, torch.Generator().manual_seed(seed), augment)
-    steps = _Steps(model, optimiser or recipe.optimiser_of(model), recipe, stream, on_backward, on_batch)
-    return _epochs(steps, on_epoch)
+    return _epochs(_Steps(model, optimiser, recipe, stream, on_backward, on_batch, on_epoch))
 
 
 def evaluate(model: nn.Module, data: Dataset, device: str = "cpu") -> tuple[float, float]:
@@ -198,6 +201,7 @@ class _Stream:
         self.device, self.generator, self.augment = device, generator, augment
         self.mean = torch.tensor(data.mean, device=device).view(-1, 1, 1)
         self.std = torch.tensor(data.std, device=device).view(-1, 1, 1)
+        self.standardised = not any(data.mean) and set(data.std) == {1.0}
 
     def training(self, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in self.train.batches(recipe.batch_size, self.generator, recipe.drop_last):
@@ -216,38 +220,98 @@ class _Stream:
             yield self._normalised(images.to(self.device)), labels.to(self.device)
 
     def _normalised(self, images: Tensor) -> Tensor:
+        if self.standardised:
+            return images.contiguous(memory_format=torch.channels_last)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True)
 class _Steps:
-    """What turns a batch into new weights."""
+    """What turns batches into new weights: with a tape, or without where the model is a chain."""
 
-    model: nn.Module
-    optimiser: torch.optim.Optimizer
-    recipe: Recipe
-    stream: _Stream
-    on_backward: Callable[[], object]
-    on_batch: Callable[[], object]
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer | None,
+        recipe: Recipe,
+        stream: _Stream,
+        on_backward: Callable[[], object],
+        on_batch: Callable[[], object],
+        on_epoch: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self.model, self.recipe, self.stream = model, recipe, stream
+        self.on_backward, self.on_batch, self.on_epoch = on_backward, on_batch, on_epoch
+        self._optimiser, self._momenta = optimiser, dict[Tensor, Tensor]()
+        # Whether each step is a chain's gradient and SGD's kernel, and nobody looks in between.
+        self._bare = (
+            (optimiser, recipe.optimiser, recipe.clip) == (None, "sgd", None)
+            and (recipe.decay == "all" or not recipe.weight_decay)
+            and (on_backward, on_batch, on_epoch) == (_nothing, _nothing, dict)
+        )
+
+    @property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """The one that was given, or the recipe's, made when it is first asked for."""
+        if self._optimiser is None:
+            self._optimiser = self.recipe.optimiser_of(self.model)
+            for parameter, momentum in self._momenta.items():
+                self._optimiser.state[parameter]["momentum_buffer"] = momentum
+        return self._optimiser
 
     def epoch(self, epoch: int) -> float:
         """Train for one epoch; the mean loss of its images, while the weights move."""
+        chain = self._chain()
+        if chain and self._bare and self._optimiser is None and self.stream.augment is None:
+            # Nothing draws from the global generators, and nobody sees the model's mode.
+            torch.randint(2**62, (), generator=self.stream.generator)
+            loss = self._mean_loss(epoch, partial(self._bare_step, chain))
+            chain.hand_over()
+            return loss
         self.model.train()
+        with _own_randomness(self.stream.generator):
+            return self._mean_loss(epoch, partial(self._step, chain))
+
+    def _mean_loss(self, epoch: int, step_of: Callable[[Tensor, Tensor, float], Tensor]) -> float:
         total, seen = torch.zeros((), device=self.stream.device), 0
         per_epoch = self.stream.steps(self.recipe)
-        with _own_randomness(self.stream.generator):
-            for step, (images, labels) in enumerate(self.stream.training(self.recipe)):
-                self._set_rate(epoch + step / per_epoch if self.recipe.per_step else epoch)
-                total += self._step(images, labels) * len(labels)
-                seen += len(labels)
+        for step, (images, labels) in enumerate(self.stream.training(self.recipe)):
+            rate = self.recipe.learning_rate(epoch + step / per_epoch if self.recipe.per_step else epoch)
+            total += step_of(images, labels, rate) * len(labels)
+            seen += len(labels)
         return float(total) / seen
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = functional.cross_entropy(
-            self.model(images), labels, label_smoothing=self.recipe.label_smoothing
-        )
-        self.optimiser.zero_grad()
-        loss.backward()
+    def _chain(self) -> Chain | None:
+        labels = self.stream.train.labels
+        plain = self.stream.device.type == "cpu" and labels.dtype == torch.int64 and labels.ndim == 1
+        if not plain or self.recipe.label_smoothing or not torch.is_grad_enabled():
+            return None
+        return chain_of(self.model)
+
+    def _bare_step(self, chain: Chain, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """A step of SGD by its kernel alone, around which `SGD.step` spends several times as long."""
+        loss = chain.backward(images, labels)
+        momentum = self.recipe.momentum
+        first = momentum != 0 and not self._momenta
+        if first:
+            self._momenta = {p: torch.empty_like(p, requires_grad=False) for p in chain.parameters}
+        torch._fused_sgd_(
+            chain.values, chain.gradients, [*self._momenta.values()],
+            weight_decay=self.recipe.weight_decay, momentum=momentum, lr=rate,
+            dampening=0.0, nesterov=False, maximize=False, is_first_step=first,
+        )  # fmt: skip
+        return loss
+
+    def _step(self, chain: Chain | None, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        if chain:
+            loss = chain.backward(images, labels)
+            chain.hand_over()
+        else:
+            loss = functional.cross_entropy(
+                self.model(images), labels, label_smoothing=self.recipe.label_smoothing
+            )
+            self.optimiser.zero_grad()
+            loss.backward()
         self.on_backward()
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -255,18 +319,14 @@ class _Steps:
         self.on_batch()
         return loss.detach()
 
-    def _set_rate(self, epoch: float) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate(epoch)
 
-
-def _epochs(steps: _Steps, on_epoch: Callable[[], Mapping[str, float]]) -> Iterator[Row]:
+def _epochs(steps: _Steps) -> Iterator[Row]:
     measured: Row = {}
     diverged = False
     for epoch in range(steps.recipe.epochs):
         if not diverged:
             train_loss = steps.epoch(epoch)
-            watched = dict(on_epoch())
+            watched = dict(steps.on_epoch())
             val_loss, accuracy = _evaluate(steps.model, steps.stream)
             measured = {"train_loss": train_loss, "val_loss": val_loss, "val_accuracy": accuracy, **watched}
             diverged = not math.isfinite(train_loss + val_loss)
@@ -278,10 +338,13 @@ def _epochs(steps: _Steps, on_epoch: Callable[[], Mapping[str, float]]) -> Itera
 
 @torch.no_grad()
 def _evaluate(model: nn.Module, stream: _Stream) -> tuple[float, float]:
-    model.eval()
+    chain = chain_of(model) if stream.device.type == "cpu" else None
+    if not chain or model.training:  # no module of a chain has two modes
+        model.eval()
+    logits_of = chain.forward if chain else model
     loss, correct = torch.zeros((), device=stream.device), torch.zeros((), device=stream.device)
     for images, labels in stream.validating():
-        logits = model(images)
+        logits = logits_of(images)
         loss += functional.cross_entropy(logits, labels, reduction="sum")
         correct += (logits.argmax(1) == labels).sum()
     count = len(stream.validation)

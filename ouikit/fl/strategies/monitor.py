@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from ouikit.fl.strategies.paired import Arrays, PairedFedAvg, Reply
+from ouikit.fl.strategies.arrays import Arrays
+from ouikit.fl.strategies.paired import PairedFedAvg, Reply
 from ouikit.fl.strategies.risk import TEMPERATURE, THRESHOLD, risk_factors, robust_z
 from ouikit.fl.strategies.weights import Vector, cosine_to_mean
+from ouikit.nn.chain import gate_patterns
+from ouikit.nn.weights import load
 from ouikit.patterns import Pattern
 from ouikit.probe import Probe
 from ouikit.signals.divergence import DIVERGENCES
@@ -92,5 +95,5 @@ class AtypicalClientMonitor(PairedFedAvg):
         return risky / risky.sum()
 
     def _patterns(self, arrays: Arrays) -> Pattern:
-        self._probe.model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-        return self._probe.patterns()
+        load(self._probe.model, {name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+        return gate_patterns(self._probe.model, self._probe.inputs, self._probe.layers)
