@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -241,12 +240,10 @@ class _Steps:
         self.model, self.recipe, self.stream = model, recipe, stream
         self.on_backward, self.on_batch, self.on_epoch = on_backward, on_batch, on_epoch
         self._optimiser, self._momenta = optimiser, dict[Tensor, Tensor]()
-        # Whether each step is a chain's gradient and SGD's kernel, and nobody looks in between.
-        self._bare = (
-            (optimiser, recipe.optimiser, recipe.clip) == (None, "sgd", None)
-            and (recipe.decay == "all" or not recipe.weight_decay)
-            and (on_backward, on_batch, on_epoch) == (_nothing, _nothing, dict)
-        )
+        uniform = recipe.decay == "all" or not recipe.weight_decay
+        self._own = optimiser is None and recipe.optimiser == "sgd" and uniform  # one kernel is enough
+        hooks = (on_backward, on_batch, on_epoch) != (_nothing, _nothing, dict)
+        self._seen = hooks or not self._own or recipe.clip is not None  # gradients, and the model's mode
 
     @property
     def optimiser(self) -> torch.optim.Optimizer:
@@ -260,23 +257,23 @@ class _Steps:
     def epoch(self, epoch: int) -> float:
         """Train for one epoch; the mean loss of its images, while the weights move."""
         chain = self._chain()
-        if chain and self._bare and self._optimiser is None and self.stream.augment is None:
-            # Nothing draws from the global generators, and nobody sees the model's mode.
-            torch.randint(2**62, (), generator=self.stream.generator)
-            loss = self._mean_loss(epoch, partial(self._bare_step, chain))
+        if chain and not self._seen and self.stream.augment is None:
+            torch.randint(2**62, (), generator=self.stream.generator)  # as `_own_randomness` draws
+            loss = self._mean_loss(epoch, chain)  # no dropout in it
             chain.hand_over()
             return loss
         self.model.train()
         with _own_randomness(self.stream.generator):
-            return self._mean_loss(epoch, partial(self._step, chain))
+            return self._mean_loss(epoch, chain)
 
-    def _mean_loss(self, epoch: int, step_of: Callable[[Tensor, Tensor, float], Tensor]) -> float:
+    def _mean_loss(self, epoch: int, chain: Chain | None) -> float:
         total, seen = torch.zeros((), device=self.stream.device), 0
         per_epoch = self.stream.steps(self.recipe)
         for step, (images, labels) in enumerate(self.stream.training(self.recipe)):
             rate = self.recipe.learning_rate(epoch + step / per_epoch if self.recipe.per_step else epoch)
-            total += step_of(images, labels, rate) * len(labels)
-            seen += len(labels)
+            count = labels.shape[0]
+            total += self._step(chain, images, labels, rate) * count
+            seen += count
         return float(total) / seen
 
     def _chain(self) -> Chain | None:
@@ -286,26 +283,11 @@ class _Steps:
             return None
         return chain_of(self.model)
 
-    def _bare_step(self, chain: Chain, images: Tensor, labels: Tensor, rate: float) -> Tensor:
-        """A step of SGD by its kernel alone, around which `SGD.step` spends several times as long."""
-        loss = chain.backward(images, labels)
-        momentum = self.recipe.momentum
-        first = momentum != 0 and not self._momenta
-        if first:
-            self._momenta = {p: torch.empty_like(p, requires_grad=False) for p in chain.parameters}
-        torch._fused_sgd_(
-            chain.values, chain.gradients, [*self._momenta.values()],
-            weight_decay=self.recipe.weight_decay, momentum=momentum, lr=rate,
-            dampening=0.0, nesterov=False, maximize=False, is_first_step=first,
-        )  # fmt: skip
-        return loss
-
     def _step(self, chain: Chain | None, images: Tensor, labels: Tensor, rate: float) -> Tensor:
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
         if chain:
             loss = chain.backward(images, labels)
-            chain.hand_over()
+            if self._seen:
+                chain.hand_over()
         else:
             loss = functional.cross_entropy(
                 self.model(images), labels, label_smoothing=self.recipe.label_smoothing
@@ -315,9 +297,40 @@ class _Steps:
         self.on_backward()
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimiser.step()
+        self._descend(chain, rate)
         self.on_batch()
         return loss.detach()
+
+    def _descend(self, chain: Chain | None, rate: float) -> None:
+        """The optimiser's step; of SGD on a chain its kernel alone, around which torch spends most time."""
+        if chain and self._own and self._optimiser is None:
+            given = [p.grad for p in chain.parameters] if self._seen else chain.gradients
+            gradients = [gradient for gradient in given if gradient is not None]
+            if len(gradients) == len(given):
+                self._sgd(chain, gradients, rate)
+                return
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+
+    @torch.no_grad()
+    def _sgd(self, chain: Chain, gradients: list[Tensor], rate: float) -> None:
+        momentum = self.recipe.momentum
+        first = momentum != 0 and not self._momenta
+        if first:
+            self._momenta = {p: torch.empty_like(p, requires_grad=False) for p in chain.parameters}
+        torch._fused_sgd_(
+            chain.values,
+            gradients,
+            [*self._momenta.values()],
+            weight_decay=self.recipe.weight_decay,
+            momentum=momentum,
+            lr=rate,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=first,
+        )
 
 
 def _epochs(steps: _Steps) -> Iterator[Row]:

@@ -14,7 +14,7 @@ one copy decides for both.
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -26,12 +26,14 @@ from ouikit.patterns import positive
 from ouikit.probe import Probe
 
 _BEFORE = (nn.Flatten, nn.AdaptiveAvgPool2d, nn.Identity)  # what may come before the first layer
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = (
     *("_global_forward_hooks", "_global_forward_pre_hooks"),
     *("_global_backward_hooks", "_global_backward_pre_hooks"),
 )
 _aten: Any = torch.ops.aten
+_nll, _nll_backward = _aten.nll_loss_forward.default, _aten.nll_loss_backward.default
+_softmax_backward = _aten._log_softmax_backward_data.default
+_relu_backward = _aten.threshold_backward.grad_input
 _one = torch.ones(())
 _KNOWN: WeakKeyDictionary[nn.Module, "Chain"] = WeakKeyDictionary()  # with the room for their steps
 
@@ -44,23 +46,36 @@ def chain_of(model: nn.Module) -> "Chain | None":
     parameters are float32 on the CPU, each in one place only and trained (the structure's are not), and there
     is nothing that would like to be called: no hook of a module or a tensor, no autocast, no `torch.compile`.
     """
-    if torch.is_autocast_enabled("cpu") or torch.is_anomaly_enabled() or _watched(model):
+    if torch.is_autocast_enabled("cpu") or torch.is_anomaly_enabled():
         return None
+    if any(getattr(torch_module, name) for name in _GLOBAL_HOOKS):
+        return None
+    known = _KNOWN.get(model)
+    if known is None or not known.holds():
+        _KNOWN.pop(model, None)
+        known = _examined(model)
+        if known is not None:
+            _KNOWN[model] = known
+    return known
+
+
+def _examined(model: nn.Module) -> "Chain | None":
     structure, prefix = list[nn.Linear](), ""
     if type(model) is DualCopy:
         twin = _taken_apart(model.structure, Gate)
-        if twin is None or model.gate != "structure" or not _plain(twin[1], trained=False):
+        if twin is None or model.gate != "structure":
             return None
         structure, prefix, parts = twin[1], "structure.", _taken_apart(model.quantity, Gate)
     else:
         parts = _taken_apart(model, nn.ReLU)
-    if parts is None or not _plain(parts[1]):
+    if parts is None:
         return None
-    known = _KNOWN.get(model)
-    if known is None or not known.holds([*parts[1], *structure]):
-        before, own, names = parts
-        known = _KNOWN[model] = Chain(before, own, [prefix + name for name in names], structure)
-    return known
+    before, layers, gates = parts
+    tensors = [tensor for layer in [*layers, *structure] for tensor in (layer.weight, layer.bias)]
+    if not all(type(t) is nn.Parameter for t in tensors) or len(set(map(id, tensors))) < len(tensors):
+        return None
+    found = Chain(model, before, layers, [prefix + name for name in gates], structure)
+    return found if found.holds() else None
 
 
 def gate_patterns(model: nn.Module, inputs: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -86,6 +101,7 @@ class Chain:
 
     def __init__(
         self,
+        model: nn.Module,
         before: Sequence[nn.Module],
         layers: Sequence[nn.Linear],
         gates: Sequence[str],
@@ -97,14 +113,39 @@ class Chain:
         self._maps = [_map_of(layer) for layer in layers]
         self._frozen = [_map_of(layer) for layer in structure]
         self.values = [tensor for weight, _, bias in self._maps for tensor in (weight, bias)]
-        tensors = [tensor for layer in [*layers, *structure] for tensor in (layer.weight, layer.bias)]
-        self._places = [(id(tensor), tensor.data_ptr()) for tensor in tensors]
         self._rooms: dict[int, list[_Room]] = {}
+        self._parts = [(ref(module), type(module), [*module._modules.values()]) for module in model.modules()]
+        self._tensors = [
+            (layer._parameters, name, tensor, tensor.data_ptr(), layer not in structure)
+            for layer in [*layers, *structure]
+            for name, tensor in layer.named_parameters()
+        ]
 
-    def holds(self, layers: Sequence[nn.Linear]) -> bool:
-        """Whether these are still its layers, and their tensors lie where they lay."""
-        tensors = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
-        return [(id(tensor), tensor.data_ptr()) for tensor in tensors] == self._places
+    def holds(self) -> bool:
+        """Whether the model is still this chain, with nothing in it that waits to be called."""
+        for get, kind, children in self._parts:
+            module = get()
+            if type(module) is not kind:
+                return False
+            own = module.__dict__
+            if own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own:
+                return False
+            if own["_backward_hooks"] or own["_backward_pre_hooks"] or own.get("_compiled_call_impl"):
+                return False
+            if [*own["_modules"].values()] != children:
+                return False
+        for parameters, name, tensor, place, trained in self._tensors:
+            if parameters[name] is not tensor or tensor.data_ptr() != place:
+                return False
+            if (
+                tensor.requires_grad != trained
+                or tensor._backward_hooks
+                or tensor._post_accumulate_grad_hooks
+            ):
+                return False
+            if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
+                return False
+        return True
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -140,9 +181,9 @@ class Chain:
                 room.shut(room.z, room.bits) if self._frozen else torch.relu_(room.z)
             h = room.z
         log = torch.log_softmax(h, 1)
-        loss, weight = _aten.nll_loss_forward(log, labels, None, 1, -100)
-        g = _aten.nll_loss_backward(_one, log, labels, None, 1, -100, weight)
-        g = _aten._log_softmax_backward_data(g, log, 1, torch.float32)
+        loss, weight = _nll(log, labels, None, 1, -100)
+        g = _nll_backward(_one, log, labels, None, 1, -100, weight)
+        g = _softmax_backward(g, log, 1, torch.float32)
         for number in range(len(rooms) - 1, -1, -1):
             below = rooms[number - 1] if number else None
             torch.sum(g, 0, out=self.gradients[2 * number + 1])
@@ -152,7 +193,7 @@ class Chain:
                 if self._frozen:
                     below.shut(below.g, below.g_bits)
                 else:
-                    _aten.threshold_backward(below.g, below.z, 0, grad_input=below.g)
+                    _relu_backward(below.g, below.z, 0, grad_input=below.g)
                 g = below.g
         return loss
 
@@ -250,38 +291,3 @@ def _taken_apart(
     found = [layer for layer in layers if type(layer) is nn.Linear]
     fits = len(found) == len(layers) and all(a.out_features == b.in_features for a, b in pairwise(found))
     return (before, found, gates) if fits else None
-
-
-def _plain(layers: Sequence[nn.Linear], trained: bool = True) -> bool:
-    """Whether every parameter is a tensor of its own that autograd alone would look at."""
-    seen = set[int]()
-    for layer in layers:
-        for tensor in (layer.weight, layer.bias):
-            if (
-                type(tensor) is not nn.Parameter
-                or tensor.requires_grad != trained
-                or tensor.dtype != torch.float32
-                or tensor.device.type != "cpu"
-                or not tensor.is_contiguous()
-                or tensor._backward_hooks
-                or tensor._post_accumulate_grad_hooks
-            ):
-                return False
-            seen.add(id(tensor))
-    return len(seen) == 2 * len(layers)
-
-
-def _watched(model: nn.Module) -> bool:
-    """Whether anything waits to be called when the model runs, or runs in its place."""
-    if any(getattr(torch_module, name) for name in _GLOBAL_HOOKS):
-        return True
-    waiting = [model]
-    for module in waiting:  # `model.modules()` takes three times as long
-        own = module.__dict__
-        if "forward" in own or own.get("_compiled_call_impl") is not None:
-            return True
-        for name in _HOOKS:
-            if own[name]:
-                return True
-        waiting.extend(part for part in own["_modules"].values() if part is not None)
-    return False

@@ -106,8 +106,13 @@ def probe_positions(federation: Federation, client: int) -> Tensor:
     code).
     """
     count = len(federation.client_data(client).train)
-    rng = np.random.default_rng(federation.seed + 10007 * client)
-    return torch.from_numpy(rng.choice(count, federation.probe, replace=count < federation.probe))
+    return _positions(federation.seed + 10007 * client, count, federation.probe)
+
+
+@lru_cache(maxsize=1024)
+def _positions(seed: int, count: int, probe: int) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.choice(count, probe, replace=count < probe))
 
 
 def _probe(federation: Federation, client: int, server_round: int, seed: int) -> Tensor:

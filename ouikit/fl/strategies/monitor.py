@@ -13,7 +13,7 @@ from ouikit.nn.chain import gate_patterns
 from ouikit.nn.weights import load
 from ouikit.patterns import Pattern
 from ouikit.probe import Probe
-from ouikit.signals.divergence import DIVERGENCES
+from ouikit.signals.divergence import DIVERGENCES, reading
 
 
 class AtypicalClientMonitor(PairedFedAvg):
@@ -71,10 +71,10 @@ class AtypicalClientMonitor(PairedFedAvg):
 
     def scores(self, replies: list[Reply], server_round: int) -> list[dict[str, float]]:
         """Every client's divergences, z and cosine, after the scores of the strategy that it extends."""
-        before = self._patterns(self.global_arrays)
+        before = reading(self._patterns(self.global_arrays))
         found = []
         for reply in replies:
-            after = self._patterns(reply.arrays)
+            after = reading(self._patterns(reply.arrays))
             found.append({name: divergence(after, before) for name, divergence in DIVERGENCES.items()})
         z = robust_z([scores[self.score] for scores in found])
         sizes = [reply.metrics["num-examples"] for reply in replies]
