@@ -204,10 +204,12 @@ class _Stream:
 
     def training(self, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in self.train.batches(recipe.batch_size, self.generator, recipe.drop_last):
-            images = images.to(self.device, non_blocking=True)
+            if images.device != self.device:
+                images = images.to(self.device, non_blocking=True)
+                labels = labels.to(self.device, non_blocking=True)
             if self.augment is not None:
                 images = self.augment(images, self.generator)
-            yield self._normalised(images), labels.to(self.device, non_blocking=True)
+            yield self._normalised(images), labels
 
     def steps(self, recipe: Recipe) -> int:
         """Training batches per epoch."""
@@ -249,7 +251,7 @@ class _Steps:
     def optimiser(self) -> torch.optim.Optimizer:
         """The one that was given, or the recipe's, made when it is first asked for."""
         if self._optimiser is None:
-            self._optimiser = self.recipe.optimiser_of(self.model)
+            self._optimiser, self._seen = self.recipe.optimiser_of(self.model), True
             for parameter, momentum in self._momenta.items():
                 self._optimiser.state[parameter]["momentum_buffer"] = momentum
         return self._optimiser
@@ -259,9 +261,7 @@ class _Steps:
         chain = self._chain()
         if chain and not self._seen and self.stream.augment is None:
             torch.randint(2**62, (), generator=self.stream.generator)  # as `_own_randomness` draws
-            loss = self._mean_loss(epoch, chain)  # no dropout in it
-            chain.hand_over()
-            return loss
+            return self._mean_loss(epoch, chain)  # no dropout in it
         self.model.train()
         with _own_randomness(self.stream.generator):
             return self._mean_loss(epoch, chain)
@@ -274,6 +274,8 @@ class _Steps:
             count = labels.shape[0]
             total += self._step(chain, images, labels, rate) * count
             seen += count
+        if chain and not self._seen:
+            chain.hand_over()
         return float(total) / seen
 
     def _chain(self) -> Chain | None:
@@ -313,7 +315,6 @@ class _Steps:
             group["lr"] = rate
         self.optimiser.step()
 
-    @torch.no_grad()
     def _sgd(self, chain: Chain, gradients: list[Tensor], rate: float) -> None:
         momentum = self.recipe.momentum
         first = momentum != 0 and not self._momenta

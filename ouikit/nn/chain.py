@@ -147,7 +147,6 @@ class Chain:
                 return False
         return True
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes], as the model gives them."""
         h, masks = self._inputs(images), self.masks(images) if self._frozen else None
@@ -157,7 +156,6 @@ class Chain:
             h = z if last else torch.relu_(z) if masks is None else torch.where(masks[number], z, 0.0)
         return h
 
-    @torch.no_grad()
     def masks(self, images: Tensor) -> list[Tensor]:
         """Which units are on: bool [B, d] at each gate, of the structure where there is one."""
         h, found = self._inputs(images), list[Tensor]()
@@ -167,7 +165,6 @@ class Chain:
             h = torch.where(found[-1], z, 0.0) if self._frozen else torch.relu_(z)
         return found
 
-    @torch.no_grad()
     def backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of a batch, a scalar; fills `gradients`. labels: int64 [B]."""
         x = self._inputs(images)

@@ -47,8 +47,10 @@ def state_of(record: ArrayRecord) -> dict[str, Tensor]:
 
 
 def _encoded(array: NDArray[Any]) -> Array:
-    header = _header(array.dtype.str, array.shape)
-    return Array(str(array.dtype), array.shape, "numpy.ndarray", header + array.tobytes())
+    data = _header(array.dtype.str, array.shape) + array.tobytes()
+    made = Array.__new__(Array)  # whose constructor takes longer than all this to tell its arguments apart
+    made.dtype, made.shape, made.stype, made.data = str(array.dtype), array.shape, "numpy.ndarray", data
+    return made
 
 
 def _decoded(array: Array) -> NDArray[Any]:
