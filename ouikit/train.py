@@ -179,7 +179,9 @@ def fit(
 def evaluate(model: nn.Module, data: Dataset, device: str = "cpu") -> tuple[float, float]:
     """Mean cross-entropy and accuracy of `model` on the validation split, in evaluation mode."""
     place = _device(device)
-    return _evaluate(model.to(place), _Stream(data, place, torch.Generator(), None))
+    chain = chain_of(model) if place.type == "cpu" else None
+    stream = _Stream(data, place, torch.Generator(), None)
+    return _evaluate(model if chain else model.to(place), stream, chain)
 
 
 def long_rows(history: Iterable[Row], step: str = "epoch") -> Iterator[dict[str, float | str]]:
@@ -240,6 +242,7 @@ class _Steps:
         on_epoch: Callable[[], Mapping[str, float]],
     ) -> None:
         self.model, self.recipe, self.stream = model, recipe, stream
+        self.chain: Chain | None = None  # what the model was in the last epoch
         self.on_backward, self.on_batch, self.on_epoch = on_backward, on_batch, on_epoch
         self._optimiser, self._momenta = optimiser, dict[Tensor, Tensor]()
         uniform = recipe.decay == "all" or not recipe.weight_decay
@@ -258,7 +261,7 @@ class _Steps:
 
     def epoch(self, epoch: int) -> float:
         """Train for one epoch; the mean loss of its images, while the weights move."""
-        chain = self._chain()
+        chain = self.chain = self._chain()
         if chain and not self._seen and self.stream.augment is None:
             torch.randint(2**62, (), generator=self.stream.generator)  # as `_own_randomness` draws
             return self._mean_loss(epoch, chain)  # no dropout in it
@@ -284,6 +287,10 @@ class _Steps:
         if not plain or self.recipe.label_smoothing or not torch.is_grad_enabled():
             return None
         return chain_of(self.model)
+
+    def evaluated(self) -> Chain | None:
+        """The chain by which to validate; what was called meanwhile may have changed the model."""
+        return chain_of(self.model) if self.chain and self._seen else self.chain
 
     def _step(self, chain: Chain | None, images: Tensor, labels: Tensor, rate: float) -> Tensor:
         if chain:
@@ -341,7 +348,7 @@ def _epochs(steps: _Steps) -> Iterator[Row]:
         if not diverged:
             train_loss = steps.epoch(epoch)
             watched = dict(steps.on_epoch())
-            val_loss, accuracy = _evaluate(steps.model, steps.stream)
+            val_loss, accuracy = _evaluate(steps.model, steps.stream, steps.evaluated())
             measured = {"train_loss": train_loss, "val_loss": val_loss, "val_accuracy": accuracy, **watched}
             diverged = not math.isfinite(train_loss + val_loss)
         if diverged:
@@ -351,8 +358,7 @@ def _epochs(steps: _Steps) -> Iterator[Row]:
 
 
 @torch.no_grad()
-def _evaluate(model: nn.Module, stream: _Stream) -> tuple[float, float]:
-    chain = chain_of(model) if stream.device.type == "cpu" else None
+def _evaluate(model: nn.Module, stream: _Stream, chain: Chain | None) -> tuple[float, float]:
     if not chain or model.training:  # no module of a chain has two modes
         model.eval()
     logits_of = chain.forward if chain else model

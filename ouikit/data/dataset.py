@@ -13,6 +13,7 @@ from torch.nn import functional
 
 Batch = tuple[Tensor, Tensor]
 Rates = tuple[float, ...]
+_SMALL = 4 * 2**20  # bytes of a split that may lie in memory twice
 
 
 class Split(Protocol):
@@ -62,9 +63,19 @@ class Images:
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False
     ) -> Iterator[Batch]:
-        for index in index_batches(len(self), batch_size, generator, drop_last):
-            index = index.to(self.labels.device)
-            yield self._decoded(self.images.index_select(0, index)), self.labels.index_select(0, index)
+        batches = index_batches(len(self), batch_size, generator, drop_last)
+        if self.images.nbytes <= _SMALL:
+            yield from self.taken(torch.cat(batches), batch_size)
+            return
+        for index in batches:
+            yield from self.taken(index, batch_size)
+
+    def taken(self, index: Tensor, batch_size: int) -> Iterator[Batch]:
+        """The images at these positions as batches, gathered all at once."""
+        index = index.to(self.labels.device)
+        images, labels = self.images.index_select(0, index), self.labels.index_select(0, index)
+        for some, their in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            yield self._decoded(some), their
 
     def _decoded(self, images: Tensor) -> Tensor:
         pixels = images.float().div_(255) if images.dtype == torch.uint8 else images

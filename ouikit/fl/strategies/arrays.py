@@ -47,7 +47,12 @@ def state_of(record: ArrayRecord) -> dict[str, Tensor]:
 
 
 def _encoded(array: NDArray[Any]) -> Array:
-    data = _header(array.dtype.str, array.shape) + array.tobytes()
+    data = b"".join(
+        (
+            _header(array.dtype.str, array.shape),
+            np.ascontiguousarray(array).data,
+        )
+    )
     made = Array.__new__(Array)  # whose constructor takes longer than all this to tell its arguments apart
     made.dtype, made.shape, made.stype, made.data = str(array.dtype), array.shape, "numpy.ndarray", data
     return made
