@@ -4,7 +4,8 @@
         print(row["epoch"], row["val_accuracy"])
 
 The loop knows nothing of what watches or steers it: `on_backward` and `on_batch` are called at every step,
-and what `on_epoch` returns joins the row.
+and what `on_epoch` returns joins the row. Chains of linear layers are trained without a tape where nothing
+needs one (`ouikit.nn.chain`), with the same bits.
 """
 
 import math
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ouikit.data.dataset import Dataset
+from ouikit.nn.chain import Chain, chain_of
 
 Row = dict[str, float]
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -168,16 +170,18 @@ def fit(
         ValueError: torch has no such device, or the batch is larger than the training split.
     """
     place = _device(device)
-    model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if place.type != "cpu" or not chain_of(model):  # a chain is there, and has no images' memory format
+        model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     stream = _Stream(data, place, torch.Generator().manual_seed(seed), augment)
-    steps = _Steps(model, optimiser or recipe.optimiser_of(model), recipe, stream, on_backward, on_batch)
-    return _epochs(steps, on_epoch)
+    return _epochs(_Steps(model, optimiser, recipe, stream, on_backward, on_batch, on_epoch))
 
 
 def evaluate(model: nn.Module, data: Dataset, device: str = "cpu") -> tuple[float, float]:
     """Mean cross-entropy and accuracy of `model` on the validation split, in evaluation mode."""
     place = _device(device)
-    return _evaluate(model.to(place), _Stream(data, place, torch.Generator(), None))
+    chain = chain_of(model) if place.type == "cpu" else None
+    stream = _Stream(data, place, torch.Generator(), None)
+    return _evaluate(model if chain else model.to(place), stream, chain)
 
 
 def long_rows(history: Iterable[Row], step: str = "epoch") -> Iterator[dict[str, float | str]]:
@@ -198,13 +202,16 @@ class _Stream:
         self.device, self.generator, self.augment = device, generator, augment
         self.mean = torch.tensor(data.mean, device=device).view(-1, 1, 1)
         self.std = torch.tensor(data.std, device=device).view(-1, 1, 1)
+        self.standardised = not any(data.mean) and set(data.std) == {1.0}
 
     def training(self, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in self.train.batches(recipe.batch_size, self.generator, recipe.drop_last):
-            images = images.to(self.device, non_blocking=True)
+            if images.device != self.device:
+                images = images.to(self.device, non_blocking=True)
+                labels = labels.to(self.device, non_blocking=True)
             if self.augment is not None:
                 images = self.augment(images, self.generator)
-            yield self._normalised(images), labels.to(self.device, non_blocking=True)
+            yield self._normalised(images), labels
 
     def steps(self, recipe: Recipe) -> int:
         """Training batches per epoch."""
@@ -216,58 +223,132 @@ class _Stream:
             yield self._normalised(images.to(self.device)), labels.to(self.device)
 
     def _normalised(self, images: Tensor) -> Tensor:
+        if self.standardised:
+            return images.contiguous(memory_format=torch.channels_last)
         return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
-@dataclass(frozen=True)
 class _Steps:
-    """What turns a batch into new weights."""
+    """What turns batches into new weights: with a tape, or without where the model is a chain."""
 
-    model: nn.Module
-    optimiser: torch.optim.Optimizer
-    recipe: Recipe
-    stream: _Stream
-    on_backward: Callable[[], object]
-    on_batch: Callable[[], object]
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer | None,
+        recipe: Recipe,
+        stream: _Stream,
+        on_backward: Callable[[], object],
+        on_batch: Callable[[], object],
+        on_epoch: Callable[[], Mapping[str, float]],
+    ) -> None:
+        self.model, self.recipe, self.stream = model, recipe, stream
+        self.chain: Chain | None = None  # what the model was in the last epoch
+        self.on_backward, self.on_batch, self.on_epoch = on_backward, on_batch, on_epoch
+        self._optimiser, self._momenta = optimiser, dict[Tensor, Tensor]()
+        uniform = recipe.decay == "all" or not recipe.weight_decay
+        self._own = optimiser is None and recipe.optimiser == "sgd" and uniform  # one kernel is enough
+        hooks = (on_backward, on_batch, on_epoch) != (_nothing, _nothing, dict)
+        self._seen = hooks or not self._own or recipe.clip is not None  # gradients, and the model's mode
+
+    @property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """The one that was given, or the recipe's, made when it is first asked for."""
+        if self._optimiser is None:
+            self._optimiser, self._seen = self.recipe.optimiser_of(self.model), True
+            for parameter, momentum in self._momenta.items():
+                self._optimiser.state[parameter]["momentum_buffer"] = momentum
+        return self._optimiser
 
     def epoch(self, epoch: int) -> float:
         """Train for one epoch; the mean loss of its images, while the weights move."""
+        chain = self.chain = self._chain()
+        if chain and not self._seen and self.stream.augment is None:
+            torch.randint(2**62, (), generator=self.stream.generator)  # as `_own_randomness` draws
+            return self._mean_loss(epoch, chain)  # no dropout in it
         self.model.train()
+        with _own_randomness(self.stream.generator):
+            return self._mean_loss(epoch, chain)
+
+    def _mean_loss(self, epoch: int, chain: Chain | None) -> float:
         total, seen = torch.zeros((), device=self.stream.device), 0
         per_epoch = self.stream.steps(self.recipe)
-        with _own_randomness(self.stream.generator):
-            for step, (images, labels) in enumerate(self.stream.training(self.recipe)):
-                self._set_rate(epoch + step / per_epoch if self.recipe.per_step else epoch)
-                total += self._step(images, labels) * len(labels)
-                seen += len(labels)
+        for step, (images, labels) in enumerate(self.stream.training(self.recipe)):
+            rate = self.recipe.learning_rate(epoch + step / per_epoch if self.recipe.per_step else epoch)
+            count = labels.shape[0]
+            total += self._step(chain, images, labels, rate) * count
+            seen += count
+        if chain and not self._seen:
+            chain.hand_over()
         return float(total) / seen
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = functional.cross_entropy(
-            self.model(images), labels, label_smoothing=self.recipe.label_smoothing
-        )
-        self.optimiser.zero_grad()
-        loss.backward()
+    def _chain(self) -> Chain | None:
+        labels = self.stream.train.labels
+        plain = self.stream.device.type == "cpu" and labels.dtype == torch.int64 and labels.ndim == 1
+        if not plain or self.recipe.label_smoothing or not torch.is_grad_enabled():
+            return None
+        return chain_of(self.model)
+
+    def evaluated(self) -> Chain | None:
+        """The chain by which to validate; what was called meanwhile may have changed the model."""
+        return chain_of(self.model) if self.chain and self._seen else self.chain
+
+    def _step(self, chain: Chain | None, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        if chain:
+            loss = chain.backward(images, labels)
+            if self._seen:
+                chain.hand_over()
+        else:
+            loss = functional.cross_entropy(
+                self.model(images), labels, label_smoothing=self.recipe.label_smoothing
+            )
+            self.optimiser.zero_grad()
+            loss.backward()
         self.on_backward()
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
-        self.optimiser.step()
+        self._descend(chain, rate)
         self.on_batch()
         return loss.detach()
 
-    def _set_rate(self, epoch: float) -> None:
+    def _descend(self, chain: Chain | None, rate: float) -> None:
+        """The optimiser's step; of SGD on a chain its kernel alone, around which torch spends most time."""
+        if chain and self._own and self._optimiser is None:
+            given = [p.grad for p in chain.parameters] if self._seen else chain.gradients
+            gradients = [gradient for gradient in given if gradient is not None]
+            if len(gradients) == len(given):
+                self._sgd(chain, gradients, rate)
+                return
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate(epoch)
+            group["lr"] = rate
+        self.optimiser.step()
+
+    def _sgd(self, chain: Chain, gradients: list[Tensor], rate: float) -> None:
+        momentum = self.recipe.momentum
+        first = momentum != 0 and not self._momenta
+        if first:
+            self._momenta = {p: torch.empty_like(p, requires_grad=False) for p in chain.parameters}
+        torch._fused_sgd_(
+            chain.values,
+            gradients,
+            [*self._momenta.values()],
+            weight_decay=self.recipe.weight_decay,
+            momentum=momentum,
+            lr=rate,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=first,
+        )
 
 
-def _epochs(steps: _Steps, on_epoch: Callable[[], Mapping[str, float]]) -> Iterator[Row]:
+def _epochs(steps: _Steps) -> Iterator[Row]:
     measured: Row = {}
     diverged = False
     for epoch in range(steps.recipe.epochs):
         if not diverged:
             train_loss = steps.epoch(epoch)
-            watched = dict(on_epoch())
-            val_loss, accuracy = _evaluate(steps.model, steps.stream)
+            watched = dict(steps.on_epoch())
+            val_loss, accuracy = _evaluate(steps.model, steps.stream, steps.evaluated())
             measured = {"train_loss": train_loss, "val_loss": val_loss, "val_accuracy": accuracy, **watched}
             diverged = not math.isfinite(train_loss + val_loss)
         if diverged:
@@ -277,11 +358,13 @@ def _epochs(steps: _Steps, on_epoch: Callable[[], Mapping[str, float]]) -> Itera
 
 
 @torch.no_grad()
-def _evaluate(model: nn.Module, stream: _Stream) -> tuple[float, float]:
-    model.eval()
+def _evaluate(model: nn.Module, stream: _Stream, chain: Chain | None) -> tuple[float, float]:
+    if not chain or model.training:  # no module of a chain has two modes
+        model.eval()
+    logits_of = chain.forward if chain else model
     loss, correct = torch.zeros((), device=stream.device), torch.zeros((), device=stream.device)
     for images, labels in stream.validating():
-        logits = model(images)
+        logits = logits_of(images)
         loss += functional.cross_entropy(logits, labels, reduction="sum")
         correct += (logits.argmax(1) == labels).sum()
     count = len(stream.validation)

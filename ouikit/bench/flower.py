@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from ouikit.bench.timing import Row
+from ouikit.bench.timing import Row, ratio_row
 from ouikit.fl.run.apps import client_app, server_app
 from ouikit.fl.run.deployment import Deployment, deployment
 from ouikit.fl.run.grid import run_local
@@ -48,9 +48,10 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
     """Measure the three runners, in about six minutes. Returns one row per figure: median and range."""
     say = progress or (lambda part: None)
     say("one process")
-    rows = _rows("one process", _rounds(lambda rounds: _inside(run_local, rounds), QUICK))
+    here = _rounds(lambda rounds: _inside(run_local, rounds), QUICK)
     say("Ray")
-    rows += _rows("Ray", _rounds(lambda rounds: _inside(run_ray, rounds), QUICK))
+    on_ray = _rounds(lambda rounds: _inside(run_ray, rounds), QUICK)
+    rows = [*_rows("one process", here), *_rows("Ray", on_ray), _faster(here, on_ray)]
     say("deployment: a SuperLink and two SuperNodes")
     with tempfile.TemporaryDirectory() as folder, deployment(Path(folder)) as there:
         costs = _rounds(lambda rounds: _deployed(there, rounds), DEPLOYED)
@@ -62,6 +63,12 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
         *_rows("deployment", costs),
         _row("deployment: traffic a client and round", traffic, "MB", note),
     ]
+
+
+def _faster(here: list[Cost], on_ray: list[Cost]) -> Row:
+    """How many times as long a round takes on Ray."""
+    ratios = [ray.wall / own.wall for ray, own in zip(on_ray, here, strict=True)]
+    return ratio_row("Ray over one process: wall time a round", ratios, ">= 8", "the same bits in both")
 
 
 def _rounds(cost: Callable[[int], Cost], ends: tuple[int, int]) -> list[Cost]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 Batch = tuple[Tensor, Tensor]
 Rates = tuple[float, ...]
+_SMALL = 4 * 2**20  # bytes of a split that may lie in memory twice
 
 
 class Split(Protocol):
@@ -61,9 +63,19 @@ class Images:
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False
     ) -> Iterator[Batch]:
-        for index in index_batches(len(self), batch_size, generator, drop_last):
-            index = index.to(self.labels.device)
-            yield self._decoded(self.images[index]), self.labels[index]
+        batches = index_batches(len(self), batch_size, generator, drop_last)
+        if self.images.nbytes <= _SMALL:
+            yield from self.taken(torch.cat(batches), batch_size)
+            return
+        for index in batches:
+            yield from self.taken(index, batch_size)
+
+    def taken(self, index: Tensor, batch_size: int) -> Iterator[Batch]:
+        """The images at these positions as batches, gathered all at once."""
+        index = index.to(self.labels.device)
+        images, labels = self.images.index_select(0, index), self.labels.index_select(0, index)
+        for some, their in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            yield self._decoded(some), their
 
     def _decoded(self, images: Tensor) -> Tensor:
         pixels = images.float().div_(255) if images.dtype == torch.uint8 else images
@@ -104,6 +116,24 @@ class Dataset:
         """Images [B, C, H, W] in [0, 1] as networks take them: less `mean`, over `std`, channels last."""
         mean, std = (torch.tensor(m, device=images.device).view(-1, 1, 1) for m in (self.mean, self.std))
         return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    @cached_property
+    def standardised(self) -> "Dataset":
+        """The set with images as `normalised` gives them and nothing left to subtract, kept: for many passes.
+
+        The set itself where a split is not held in memory as it is to be read.
+        """
+        train, validation = self.train, self.validation
+        if not all(isinstance(split, Images) and split.size is None for split in (train, validation)):
+            return self
+        ready = self._standardised(train)
+        other = ready if validation is train else self._standardised(validation)
+        mean, std = (0.0,) * self.channels, (1.0,) * self.channels
+        return replace(self, train=ready, validation=other, mean=mean, std=std)
+
+    def _standardised(self, split: Split) -> Images:
+        images, labels = next(iter(split.batches(len(split))))
+        return Images(self.normalised(images), labels)
 
     def probe(self, count: int) -> Tensor:
         """The first `count` validation images, normalised: fixed inputs to watch a network on."""

@@ -27,6 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.pooling import _AdaptiveMaxPoolNd, _MaxPoolNd
 
 from ouikit.gates import gate_modules
+from ouikit.nn.weights import load
 from ouikit.patterns import positive
 
 NORMS = ("frozen", "affine")
@@ -130,8 +131,8 @@ class DualCopy(nn.Module):
 
         A mean of equal running statistics can differ from them by rounding; hence SK's.
         """
-        self.structure.load_state_dict(dict(structure))
-        self.quantity.load_state_dict(dict(quantity))
+        load(self.structure, structure)
+        load(self.quantity, quantity)
         for mine, theirs in zip(_norms(self.quantity), _norms(self.structure), strict=True):
             kept = mine.state_dict() if self.norm == "frozen" else dict(mine.named_buffers())
             for name, tensor in kept.items():
@@ -192,7 +193,9 @@ class _Layer(nn.Module):
         return decisions[call]
 
 
-class _Gate(_Layer):
+class Gate(_Layer):
+    """A ReLU whose mask is written on the tape, read there, or neither."""
+
     def forward(self, z: Tensor) -> Tensor:
         call, tape = self.tape.call(self.name), self.tape
         if tape.wanted is not None:
@@ -233,7 +236,7 @@ def _gated(network: nn.Module, tape: _Tape, gates: str, pools: str) -> nn.Module
     layers: dict[nn.Module, nn.Module] = {}
     for module, name in first.items():
         if isinstance(module, nn.ReLU):
-            layers[module] = _Gate(name, tape, gates)
+            layers[module] = Gate(name, tape, gates)
         elif isinstance(module, MAX_POOLS):
             layers[module] = _Pool(name, tape, pools, module)
     for name, module in list(copy.named_modules(remove_duplicate=False)):

@@ -12,13 +12,35 @@ Divergence", arXiv 2605.22266. Only its abstract was available: every formula he
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ouikit.patterns import Pattern, flat_bits, flip_rate, hamming_distances, named_layers
 
 
-def pairwise_divergence(one: Pattern, other: Pattern) -> float:
+@dataclass(frozen=True)
+class Reading:
+    """A pattern as all divergences read it, for patterns that are compared more than once (`reading`).
+
+    layers: bool `[m, d]` by name. distances: shares of units in which two inputs differ, float64 `[m, m]`.
+    """
+
+    layers: dict[str, Tensor]
+    distances: dict[str, Tensor]
+
+
+def reading(pattern: Pattern) -> Reading:
+    """The distances of a pattern, found once; every divergence takes it in the pattern's place.
+
+    Raises TypeError for a pattern that is not boolean; ValueError where layers or units are missing.
+    """
+    layers = {name: flat_bits(bits, name) for name, bits in named_layers(pattern).items()}
+    distances = {name: hamming_distances(bits).double() / bits.shape[1] for name, bits in layers.items()}
+    return Reading(layers, distances)
+
+
+def pairwise_divergence(one: Pattern | Reading, other: Pattern | Reading) -> float:
     """Average change in how far apart two probe inputs are, in fractions of a layer's units; in [0, 1].
 
     With H[i, j] the share of a layer's d units in which inputs i and j differ: the mean over all pairs i < j
@@ -37,10 +59,10 @@ def pairwise_divergence(one: Pattern, other: Pattern) -> float:
     >>> pairwise_divergence(one, ~one), pairwise_divergence(one, one[[1, 0, 2]])
     (0.0, 0.3333333333333333)
     """
-    return _mean_over_layers(one, other, lambda a, b: (_distances(a) - _distances(b)).abs())
+    return _mean_over_layers(one, other, lambda a, b: (a - b).abs())
 
 
-def direct_divergence(one: Pattern, other: Pattern) -> float:
+def direct_divergence(one: Pattern | Reading, other: Pattern | Reading) -> float:
     """Share of the gates that are in another state, unit by unit (`ouikit.patterns.flip_rate`); in [0, 1].
 
     Units must be aligned, as in a client that has started from the global model; two networks that differ by
@@ -49,10 +71,11 @@ def direct_divergence(one: Pattern, other: Pattern) -> float:
 
     Source: arXiv 2605.22266, another reconstruction: the abstract fits both.
     """
-    return flip_rate(one, other)
+    bits = [given.layers if isinstance(given, Reading) else given for given in (one, other)]
+    return flip_rate(*bits)
 
 
-def cell_divergence(one: Pattern, other: Pattern) -> float:
+def cell_divergence(one: Pattern | Reading, other: Pattern | Reading) -> float:
     """1 − Rand index of the two partitions of the probe into cells of equal patterns; in [0, 1].
 
     The share of pairs that share a cell in one network and not in the other; mean over layers. In a wide
@@ -61,10 +84,10 @@ def cell_divergence(one: Pattern, other: Pattern) -> float:
 
     Source: arXiv 2605.22266, a third reconstruction ("activation-induced partition", taken literally).
     """
-    return _mean_over_layers(one, other, lambda a, b: ((_distances(a) == 0) != (_distances(b) == 0)).double())
+    return _mean_over_layers(one, other, lambda a, b: ((a == 0) != (b == 0)).double())
 
 
-DIVERGENCES: Mapping[str, Callable[[Pattern, Pattern], float]] = {
+DIVERGENCES: Mapping[str, Callable[[Pattern | Reading, Pattern | Reading], float]] = {
     "pairwise": pairwise_divergence,
     "direct": direct_divergence,
     "cells": cell_divergence,
@@ -72,21 +95,19 @@ DIVERGENCES: Mapping[str, Callable[[Pattern, Pattern], float]] = {
 """The three readings of the abstract by name."""
 
 
-def _distances(bits: Tensor) -> Tensor:
-    """Shares of the units in which two inputs differ, for all pairs: float64 [m, m]."""
-    return hamming_distances(bits).double() / bits.shape[1]
-
-
-def _mean_over_layers(one: Pattern, other: Pattern, change: Callable[[Tensor, Tensor], Tensor]) -> float:
-    """The mean over layers of the mean over pairs i < j of `change`, which is symmetric with diagonal 0."""
-    first, second = named_layers(one), named_layers(other)
+def _mean_over_layers(
+    one: Pattern | Reading, other: Pattern | Reading, change: Callable[[Tensor, Tensor], Tensor]
+) -> float:
+    """The mean over layers of the mean over pairs i < j of `change` of distances, symmetric, diagonal 0."""
+    read = (given if isinstance(given, Reading) else reading(given) for given in (one, other))
+    first, second = (given.distances for given in read)
     if first.keys() != second.keys():
         raise ValueError(
             f"the two patterns have different layers: only one has {sorted(first.keys() ^ second.keys())}"
         )
     means = []
     for name in first:
-        a, b = flat_bits(first[name], name), flat_bits(second[name], name)
+        a, b = first[name], second[name]
         m = len(a)
         if m < 2 or len(b) != m:
             raise ValueError(f"layer {name!r}: a pair needs m ≥ 2 equal inputs; got {m} and {len(b)}")

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -507,3 +508,16 @@ def test_imagenet_faults(imagenet_root: Path) -> None:
     image.parent.rename(image.parent.with_name("n99"))
     with pytest.raises(data.DataError, match="n99"):
         data.load("imagenet", imagenet_root, verify=False)
+
+
+def test_a_standardised_set_gives_the_bits_of_normalising_every_batch():
+    whole = data.load("digits", train_size=70)
+    ready = whole.standardised
+    assert ready is whole.standardised
+    assert (ready.mean, ready.std) == ((0.0,), (1.0,))
+    for split, own in ((whole.train, ready.train), (whole.validation, ready.validation)):
+        plain, done = (each.batches(32, torch.Generator().manual_seed(3)) for each in (split, own))
+        for (images, labels), (standard, same) in zip(plain, done, strict=True):
+            assert torch.equal(whole.normalised(images), standard)
+            assert torch.equal(labels, same)
+    assert replace(whole, train=replace(whole.train, size=16)).standardised.mean == whole.mean

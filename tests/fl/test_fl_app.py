@@ -244,8 +244,7 @@ def test_the_papers_configuration_starts(colour_images):
 @pytest.mark.parametrize(("protocol", "moves"), [("as_described", False), ("as_released", True)])
 def test_only_the_released_probe_is_read_through_the_augmentation(colour_images, protocol, moves):
     federation = replace(colour_images, population=Population(minimum=2, protocol=protocol))
-    own = federation.client_data(0)
-    first, again, later = (client_module._probe(federation, own, 0, seed) for seed in (1, 1, 2))
+    first, again, later = (client_module._probe(federation, 0, 1, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert torch.equal(first, later) != moves
 

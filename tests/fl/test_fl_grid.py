@@ -4,8 +4,9 @@ import logging
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.supercore.task_identity import TaskIdentity
@@ -144,3 +145,27 @@ def test_telemetry_and_update_checks_are_off_before_flower_is_imported():
         "sys.exit(not off)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_arrays_and_lists_that_a_client_puts_in_place_are_its_own():
+    """Also those that one message shares with the next."""
+    app = ClientApp()
+
+    @app.query()
+    def meddle(message, context):
+        message.content["arrays"]["w"] = Array(np.zeros(3))
+        message.content["arrays"]["v"].data = b"nothing"
+        message.content["config"]["list"].append(666)
+        message.metadata.group_id = "strangers"
+        return Message(RecordDict({"arrays": message.content["arrays"]}), reply_to=message)
+
+    arrays = ArrayRecord({"w": Array(np.ones(3)), "v": Array(np.ones(2))})
+    sent = Message(
+        RecordDict({"arrays": arrays, "config": ConfigRecord({"list": [1]})}), 1, MessageType.QUERY
+    )
+    (answer,) = LocalGrid(app, 1).send_and_receive([sent])
+    assert answer.content["arrays"]["v"].data == b"nothing"
+    assert np.array_equal(sent.content["arrays"]["w"].numpy(), np.ones(3))
+    assert np.array_equal(sent.content["arrays"]["v"].numpy(), np.ones(2))
+    assert sent.content["config"]["list"] == [1]
+    assert sent.metadata.group_id == ""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ouikit.fl.run.apps import identify
 from ouikit.fl.run.grid import LocalGrid
+from ouikit.fl.strategies import arrays
 from ouikit.fl.strategies.methods import METHODS
 from ouikit.fl.strategies.paired import PairedFedAvg, RoundFailedError, participants, weighted_mean
 from ouikit.fl.strategies.weighted import FedOUI, GradientAlignment, PairedFedProx
@@ -361,7 +362,7 @@ def test_the_mean_has_the_bits_of_flowers_own(clients, kind, seed):
 @pytest.mark.parametrize("method", ["fedavg", "product"])
 def test_a_reply_is_decoded_once(method, monkeypatch):
     decoded = Counter()
-    plain = Array.numpy
+    plain = arrays._decoded
 
     def count(array):
         decoded[id(array)] += 1
@@ -372,9 +373,9 @@ def test_a_reply_is_decoded_once(method, monkeypatch):
         """Counts only on the server's side."""
 
         def send_and_receive(self, messages, *, timeout=None):
-            monkeypatch.setattr(Array, "numpy", plain)
+            monkeypatch.setattr(arrays, "_decoded", plain)
             answers = list(super().send_and_receive(messages, timeout=timeout))
-            monkeypatch.setattr(Array, "numpy", count)
+            monkeypatch.setattr(arrays, "_decoded", count)
             return answers
 
     kept = []

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ouikit.nn import efficientnet, mobilenet, models, resnet
+from ouikit.nn.weights import load
 
 
 def gates(model: nn.Module) -> list[nn.Module]:
@@ -138,3 +139,15 @@ def test_build_says_what_is_wrong() -> None:
         models.build("resnet43", 10, 3)
     with pytest.raises(ValueError, match="0 classes"):
         models.build("convnet6", 0, 3)
+
+
+def test_weights_are_loaded_as_torch_loads_them() -> None:
+    torch.manual_seed(0)
+    first, second, third = (models.build("convnet6", 10, 1) for _ in range(3))
+    load(first, second.state_dict())
+    third.load_state_dict(second.state_dict())
+    assert all(map(torch.equal, first.state_dict().values(), third.state_dict().values()))
+    assert all(p.requires_grad for p in first.parameters())
+    for wrong in (models.build("convnet6", 9, 1), models.build("mlp", 10, 1)):
+        with pytest.raises(RuntimeError, match="Error"):
+            load(first, wrong.state_dict())

@@ -16,6 +16,7 @@ from ouikit.signals.divergence import (
     cell_divergence,
     direct_divergence,
     pairwise_divergence,
+    reading,
 )
 
 torch.set_num_threads(1)
@@ -235,3 +236,11 @@ def test_in_a_wide_layer_every_input_has_its_own_cell():
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@ALL
+def test_a_reading_stands_for_its_pattern(name):
+    one, other = patterns(network(1)), patterns(network(2))
+    expected = DIVERGENCES[name](one, other)
+    read = reading(one), reading(other)
+    assert DIVERGENCES[name](*read) == DIVERGENCES[name](read[0], other) == expected

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
-from sklearn.metrics import roc_auc_score
+from numpy.typing import ArrayLike, NDArray
 
 from ouikit.fl.strategies.risk import THRESHOLD, robust_z
-from ouikit.fl.strategies.weights import typicality
+from ouikit.fl.strategies.weights import ranks, typicality
 
 Row = dict[str, Any]
 
@@ -49,11 +49,11 @@ def detection(contributions: Sequence[Mapping[str, float]], anomalous: Sequence[
         if bad.all() or not bad.any():
             raise ValueError(f"round {step} has clients of one kind only: there is nothing to separate")
         for measure, of in MEASURES.items():
-            score = pd.Series(of(replies)).to_numpy()
+            score = np.asarray(of(replies), dtype=np.float64)
             z = robust_z(score)
             found = {
-                "auroc": roc_auc_score(bad, score),
-                "auroc_two_sided": roc_auc_score(bad, z),
+                "auroc": _auroc(bad, score),
+                "auroc_two_sided": _auroc(bad, z),
                 "anomalous": score[bad].mean(),
                 "benign": score[~bad].mean(),
                 "alarm_anomalous": (z[bad] > THRESHOLD).mean(),
@@ -61,3 +61,10 @@ def detection(contributions: Sequence[Mapping[str, float]], anomalous: Sequence[
             }
             for metric, value in found.items():
                 yield {"measure": measure, "step": step, "metric": metric, "value": float(value)}
+
+
+def _auroc(bad: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    """Mann and Whitney's statistic by the ranks, over the number of pairs."""
+    count = int(bad.sum())
+    above = ranks(score)[bad].sum() - count * (count + 1) / 2
+    return float(above / (count * (len(bad) - count)))

@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from ouikit.fl.read.outcome import Outcome
 from ouikit.fl.setting.population import Holdings
-from ouikit.fl.strategies.weights import effective_clients, moved_mass
+from ouikit.fl.strategies.weights import effective_clients, moved_mass, ranks
 
 Entry = Mapping[str, float]
 Row = dict[str, Any]
@@ -136,7 +135,8 @@ def mechanism(contributions: Sequence[Entry], holdings: Holdings) -> dict[str, f
 def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    return float(stats.spearmanr(x, y).statistic)
+    columns = np.column_stack([ranks(np.asarray(values, dtype=np.float64)) for values in (x, y)])
+    return float(np.asarray(np.corrcoef(columns, rowvar=False))[1, 0])
 
 
 def _shift(contributions: Sequence[Entry], clients: Sequence[int]) -> float:

@@ -5,11 +5,11 @@ attributes of `Federation` that differ from their defaults (`Federation.of`), an
 a folder on the SuperLink's host: it holds the checkpoint during the run, and the outcome at its end.
 """
 
+from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ouikit.fl.flower import (
-    ArrayRecord,
     ClientApp,
     ConfigRecord,
     Context,
@@ -23,9 +23,11 @@ from ouikit.fl.read.outcome import CHECKPOINT
 from ouikit.fl.run.client import local_update
 from ouikit.fl.run.rounds import federate
 from ouikit.fl.setting.federation import Federation
-from ouikit.fl.strategies.fedsq import structure_of
+from ouikit.fl.strategies.arrays import record_of_state, state_of
+from ouikit.fl.strategies.fedsq import FROZEN, structure_of
 from ouikit.train import one_thread
 
+_OF_ROUND = ("server-round", "proximal-mu", FROZEN)  # what strategies add to the settings
 client_app = ClientApp()
 server_app = ServerApp()
 
@@ -43,15 +45,21 @@ def train(message: Message, context: Context) -> Message:
     config = dict(message.content.config_records["config"])
     with one_thread():
         arrays, metrics = local_update(
-            Federation.of(config),
+            _federation(tuple(item for item in config.items() if item[0] not in _OF_ROUND)),
             int(context.node_config["partition-id"]),
             cast(int, config["server-round"]),
-            message.content.array_records["arrays"].to_torch_state_dict(),
+            state_of(message.content.array_records["arrays"]),
             cast(float, config.get("proximal-mu", 0.0)),
             structure_of(message, context),
         )
-    content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord({**metrics})})
+    content = RecordDict({"arrays": record_of_state(arrays), "metrics": MetricRecord({**metrics})})
     return Message(content, reply_to=message)
+
+
+@lru_cache(maxsize=8)
+def _federation(settings: tuple[tuple[str, Any], ...]) -> Federation:
+    """Kept, because every message brings the same settings."""
+    return Federation.of(dict(settings))
 
 
 @server_app.main()
@@ -59,7 +67,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run the federation of `context.run_config`; leave its outcome in `context.state` and in `out`."""
     out = Path(str(context.run_config["out"])) if "out" in context.run_config else None
     outcome = federate(grid, Federation.of(context.run_config), out)
-    context.state["arrays"] = ArrayRecord(outcome.arrays)
+    context.state["arrays"] = record_of_state(outcome.arrays)
     context.state["outcome"] = ConfigRecord({"json": outcome.json()})
     if out:
         outcome.save(out)

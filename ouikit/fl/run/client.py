@@ -3,7 +3,7 @@
 Plain torch; `ouikit.fl.run.apps` sends it through Flower.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -17,9 +17,10 @@ from ouikit.fl.setting.federation import Federation
 from ouikit.fl.setting.gates import FrozenGates
 from ouikit.fl.setting.networks import build
 from ouikit.gates import gate_modules
+from ouikit.nn.chain import gate_patterns
 from ouikit.nn.gated import DualCopy
+from ouikit.nn.weights import load
 from ouikit.oui import balance_oui
-from ouikit.probe import Probe
 from ouikit.train import fit
 
 Weights = Mapping[str, Tensor]
@@ -54,31 +55,43 @@ def local_update(
     own = federation.client_data(client, server_round)
     model: nn.Module
     network = model = _network(federation.model, len(own.classes), own.channels)
-    gate = _last_gate(network)
+    gate = _last_gate(federation.model, len(own.classes), own.channels)
     if structure is None:
-        network.load_state_dict(dict(weights))
+        load(network, weights)
     else:
         model = dual_network(federation, own).load(structure, weights)
         network, gate = model.quantity, f"structure.{gate}"
-    anchor = [p.detach().clone() for p in model.parameters()]
-
-    def pull_back() -> None:
-        """The gradient of FedProx's term, added to that of the loss."""
-        for parameter, start in zip(model.parameters(), anchor, strict=True):
-            if proximal_mu and parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - start, alpha=proximal_mu)
-
     seed = client_seed(federation.seed, server_round, client)
-    augment = policy(federation.augment)
-    work, recipe = limited(own, federation.steps), federation.recipe()
-    *_, last = fit(model, work, recipe, seed=seed, augment=augment, on_backward=pull_back)
-    probe = Probe(model, _probe(federation, own, client, seed), layers=[gate])
+    work, augment = own, None
+    if federation.augment == "none":
+        work = own.standardised
+    else:
+        augment = policy(federation.augment)
+    work, recipe = limited(work, federation.steps), federation.recipe()
+    if proximal_mu:
+        pull = _pull_back(model, proximal_mu)
+        *_, last = fit(model, work, recipe, seed=seed, augment=augment, on_backward=pull)
+    else:
+        *_, last = fit(model, work, recipe, seed=seed, augment=augment)
+    patterns = gate_patterns(model, _probe(federation, client, server_round, seed), [gate])
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return state, {
         "num-examples": len(own.train),
-        "oui": balance_oui(probe.patterns()),
+        "oui": balance_oui(patterns),
         "loss": last["val_loss"],
     }
+
+
+def _pull_back(model: nn.Module, mu: float) -> Callable[[], None]:
+    """The gradient of FedProx's term, to be added to that of the loss; θ_t is what the model has now."""
+    anchor = [p.detach().clone() for p in model.parameters()]
+
+    def add() -> None:
+        for parameter, start in zip(model.parameters(), anchor, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - start, alpha=mu)
+
+    return add
 
 
 def client_seed(seed: int, server_round: int, client: int) -> int:
@@ -93,26 +106,44 @@ def probe_positions(federation: Federation, client: int) -> Tensor:
     code).
     """
     count = len(federation.client_data(client).train)
-    rng = np.random.default_rng(federation.seed + 10007 * client)
-    return torch.from_numpy(rng.choice(count, federation.probe, replace=count < federation.probe))
+    return _positions(federation.seed + 10007 * client, count, federation.probe)
 
 
-def _probe(federation: Federation, own: Dataset, client: int, seed: int) -> Tensor:
+@lru_cache(maxsize=1024)
+def _positions(seed: int, count: int, probe: int) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.choice(count, probe, replace=count < probe))
+
+
+def _probe(federation: Federation, client: int, server_round: int, seed: int) -> Tensor:
     """The probe as the network takes it; in the released protocol it is read through the augmentation."""
-    split = own.train
+    before_or_after = min(server_round, federation.anomaly.onset + 1)
+    if federation.population.protocol == "as_released" and federation.augment != "none":
+        images = policy(federation.augment)(
+            _probe_images(federation, client, before_or_after), torch.Generator().manual_seed(seed)
+        )
+        return federation.client_data(client, server_round).normalised(images)
+    return _still_probe(federation, client, before_or_after)
+
+
+def _probe_images(federation: Federation, client: int, server_round: int) -> Tensor:
+    split = federation.client_data(client, server_round).train
     assert isinstance(split, Images)
     chosen = probe_positions(federation, client)
-    images, _ = next(
-        iter(Images(split.images[chosen], split.labels[chosen], split.size).batches(len(chosen)))
-    )
-    if federation.population.protocol == "as_released":
-        images = policy(federation.augment)(images, torch.Generator().manual_seed(seed))
-    return own.normalised(images)
+    held = Images(split.images[chosen], split.labels[chosen], split.size)
+    return next(iter(held.batches(len(chosen))))[0]
+
+
+@lru_cache(maxsize=256)
+def _still_probe(federation: Federation, client: int, server_round: int) -> Tensor:
+    """A probe that is the same every round, kept."""
+    images = _probe_images(federation, client, server_round)
+    return federation.client_data(client, server_round).normalised(images)
 
 
 def dual_network(federation: Federation, images: Dataset) -> DualCopy:
     """The federation's network with frozen gates, for images of this size; `load` gives it weights."""
-    shape = tuple(images.probe(2).shape)
+    shape = tuple(images.standardised.probe(2).shape)
     return _dual(federation.model, len(images.classes), shape, federation.gates)
 
 
@@ -129,5 +160,6 @@ def _network(name: str, classes: int, channels: int) -> nn.Module:
     return build(name, classes, channels)
 
 
-def _last_gate(model: nn.Module) -> str:
-    return [*gate_modules(model)][-1]
+@lru_cache
+def _last_gate(name: str, classes: int, channels: int) -> str:
+    return [*gate_modules(_network(name, classes, channels))][-1]

@@ -7,11 +7,25 @@ every time. Apps see Flower's own interface and nothing of this module.
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy
 from typing import Any
 
-from ouikit.fl.flower import ClientApp, Context, Error, Grid, Message, RecordDict, ServerApp, TaskIdentity
+from ouikit.fl.flower import (
+    Array,
+    ArrayRecord,
+    ClientApp,
+    ConfigRecord,
+    Context,
+    Error,
+    Grid,
+    Message,
+    MetricRecord,
+    RecordDict,
+    ServerApp,
+    TaskIdentity,
+)
 
+Record = ArrayRecord | ConfigRecord | MetricRecord
 _RUN, _SERVER, _RAISED = 1, 0, 2  # 2 is Flower's code of a ClientApp that raised
 
 
@@ -100,9 +114,27 @@ class LocalGrid(Grid):
         if node not in self.contexts:
             raise KeyError(f"no node {node}; this grid has 1 to {len(self.contexts)}")
         try:
-            return deepcopy(self.client_app(deepcopy(message), self.contexts[node]))
+            return _copied(self.client_app(_copied(message), self.contexts[node]))
         except Exception as error:  # whatever a client's code may raise
             return Message(Error(_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
+
+
+def _copied(message: Message) -> Message:
+    """The message with records of its own; what they hold, bytes and numbers, cannot be changed."""
+    own = copy(message)
+    own.__dict__["_metadata"] = copy(message.metadata)
+    if message.has_content():
+        records = {name: _copied_record(record) for name, record in message.content.items()}
+        own.__dict__["_content"] = RecordDict(records)
+    return own
+
+
+def _copied_record(record: Record) -> Record:
+    own: Any = record.copy()
+    for name, value in record.items():
+        if isinstance(value, Array | list):
+            own[name] = copy(value)
+    return own
 
 
 def run_local(

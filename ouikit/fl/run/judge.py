@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ouikit.fl.run.client import dual_network
 from ouikit.fl.setting.federation import Federation
 from ouikit.nn.gated import DualCopy
+from ouikit.nn.weights import load
 from ouikit.patterns import flip_rate
 from ouikit.probe import Probe
 from ouikit.train import evaluate
@@ -42,7 +43,7 @@ class Judge:
         disagreement, the share that the weights of now would set otherwise: the same if gates are free.
         """
         self._load(weights)
-        loss, accuracy = evaluate(self.model, self.data)
+        loss, accuracy = evaluate(self.model, self.data.standardised)
         found = {"accuracy": accuracy, "loss": loss}
         if not self._watches:
             return found
@@ -59,7 +60,7 @@ class Judge:
         if isinstance(self.model, DualCopy):
             self.model.load(self.initial, weights)
         else:
-            self.model.load_state_dict(dict(weights))
+            load(self.model, weights)
 
     def _gates(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The masks in force on the probe, and those that the weights of now would give."""

@@ -5,10 +5,11 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from ouikit.fl.flower import ArrayRecord, ConfigRecord, Grid
+from ouikit.fl.flower import ConfigRecord, Grid
 from ouikit.fl.read.outcome import Outcome, load_checkpoint, save_checkpoint
 from ouikit.fl.run.judge import Judge
 from ouikit.fl.setting.federation import Federation
+from ouikit.fl.strategies.arrays import record_of_state, state_of
 from ouikit.fl.strategies.fedsq import FedSQ
 from ouikit.fl.strategies.methods import strategy_of
 from ouikit.fl.strategies.paired import PairedFedAvg
@@ -37,13 +38,13 @@ def federate(grid: Grid, federation: Federation, out: Path | None = None) -> Out
             strategy.restore(before.state)
         else:
             rounds.append({"round": 0, **judge(arrays)})
-        record, sent = ArrayRecord(dict(arrays)), ConfigRecord(config)  # type: ignore[arg-type]
+        record, sent = record_of_state(arrays), ConfigRecord(config)  # type: ignore[arg-type]
         for server_round in range(len(rounds), federation.rounds + 1):
             messages = strategy.configure_train(server_round, record, sent, grid)
             replies = grid.send_and_receive(messages, timeout=federation.timeout)
             aggregated, _ = strategy.aggregate_train(server_round, replies)
             assert aggregated is not None  # for a round without a usable reply has raised
-            record, arrays = aggregated, dict(aggregated.to_torch_state_dict())
+            record, arrays = aggregated, state_of(aggregated)
             rounds.append({"round": server_round, **judge(arrays)})
             if out:
                 save_checkpoint(out, config, _outcome(arrays, rounds, strategy, resumed))

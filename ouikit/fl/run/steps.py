@@ -44,10 +44,7 @@ class FixedSteps:
             torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
             for _ in range(-(-wanted // count))
         ]
-        order = torch.cat(passes)[:wanted].to(self.labels.device)
-        yield from replace(
-            self.split, images=self.split.images[order], labels=self.split.labels[order]
-        ).batches(batch_size)
+        yield from self.split.taken(torch.cat(passes)[:wanted], batch_size)
 
 
 def limited(data: Dataset, steps: int) -> Dataset:

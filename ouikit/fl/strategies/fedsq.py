@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from ouikit.fl.flower import ArrayRecord, ConfigRecord, Context, Grid, Message, MessageType, RecordDict
+from ouikit.fl.strategies.arrays import state_of
 from ouikit.fl.strategies.paired import PairedFedAvg, Reply
 
 STRUCTURE = "structure"  # the name of the record, in messages and in a node's state
@@ -87,4 +88,4 @@ def structure_of(message: Message, context: Context) -> dict[str, Tensor] | None
         raise StructureMissingError(
             "this node has lost its structural copy; the next message brings it again"
         )
-    return dict(context.state.array_records[STRUCTURE].to_torch_state_dict())
+    return state_of(context.state.array_records[STRUCTURE])

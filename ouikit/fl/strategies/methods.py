@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ouikit.fl.flower import ArrayRecord
 from ouikit.fl.setting.federation import Federation
+from ouikit.fl.strategies.arrays import record_of_state
 from ouikit.fl.strategies.fedsq import FedSQ
 from ouikit.fl.strategies.monitor import AtypicalClientMonitor
 from ouikit.fl.strategies.paired import PairedFedAvg
@@ -42,7 +42,7 @@ def strategy_of(federation: Federation) -> PairedFedAvg:
         special = {"network": federation.network, "probe": probe}
         special["risk_aware"] = federation.method == "risk_aware"
     if issubclass(kind, FedSQ):  # given here, for a server that continues after an interruption
-        special = {"structure": ArrayRecord(federation.network().state_dict())}
+        special = {"structure": record_of_state(federation.network().state_dict())}
     return kind(
         seed=federation.seed,
         fraction_train=federation.per_round / federation.clients,

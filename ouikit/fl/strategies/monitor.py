@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from ouikit.fl.strategies.paired import Arrays, PairedFedAvg, Reply
+from ouikit.fl.strategies.arrays import Arrays
+from ouikit.fl.strategies.paired import PairedFedAvg, Reply
 from ouikit.fl.strategies.risk import TEMPERATURE, THRESHOLD, risk_factors, robust_z
 from ouikit.fl.strategies.weights import Vector, cosine_to_mean
+from ouikit.nn.chain import gate_patterns
+from ouikit.nn.weights import load
 from ouikit.patterns import Pattern
 from ouikit.probe import Probe
-from ouikit.signals.divergence import DIVERGENCES
+from ouikit.signals.divergence import DIVERGENCES, reading
 
 
 class AtypicalClientMonitor(PairedFedAvg):
@@ -68,10 +71,10 @@ class AtypicalClientMonitor(PairedFedAvg):
 
     def scores(self, replies: list[Reply], server_round: int) -> list[dict[str, float]]:
         """Every client's divergences, z and cosine, after the scores of the strategy that it extends."""
-        before = self._patterns(self.global_arrays)
+        before = reading(self._patterns(self.global_arrays))
         found = []
         for reply in replies:
-            after = self._patterns(reply.arrays)
+            after = reading(self._patterns(reply.arrays))
             found.append({name: divergence(after, before) for name, divergence in DIVERGENCES.items()})
         z = robust_z([scores[self.score] for scores in found])
         sizes = [reply.metrics["num-examples"] for reply in replies]
@@ -92,5 +95,5 @@ class AtypicalClientMonitor(PairedFedAvg):
         return risky / risky.sum()
 
     def _patterns(self, arrays: Arrays) -> Pattern:
-        self._probe.model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-        return self._probe.patterns()
+        load(self._probe.model, {name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+        return gate_patterns(self._probe.model, self._probe.inputs, self._probe.layers)

@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ouikit.fl.flower import (
-    Array,
     ArrayRecord,
     ConfigRecord,
     FedAvg,
@@ -24,9 +24,8 @@ from ouikit.fl.flower import (
     MetricRecord,
     RecordDict,
 )
+from ouikit.fl.strategies.arrays import Arrays, arrays_of, record_of
 from ouikit.fl.strategies.weights import Vector, size_weights
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class RoundFailedError(RuntimeError):
@@ -132,7 +131,7 @@ class PairedFedAvg(FedAvg):
         count = max(int(len(nodes) * self.fraction_train), self.min_train_nodes)
         chosen = participants(self.seed, server_round, sorted(nodes), count)
         self._asked = {nodes[partition]: partition for partition in chosen}
-        self.global_arrays = _arrays_of(arrays)
+        self.global_arrays = arrays_of(arrays)
         config["server-round"] = server_round
         record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
         return [Message(record, node, MessageType.TRAIN) for node in self._asked]
@@ -153,7 +152,7 @@ class PairedFedAvg(FedAvg):
         self._note(server_round, usable, weights)
         metrics = self._mean_metrics([answers[reply.node] for reply in usable], weights)
         mean = weighted_mean([reply.arrays for reply in usable], weights)
-        return ArrayRecord({name: Array(array) for name, array in mean.items()}), metrics
+        return record_of(mean), metrics
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Metrics of the clients' own evaluation, weighted by num-examples."""
@@ -234,7 +233,7 @@ class PairedFedAvg(FedAvg):
             raise _UnusableError(f"error: {answer.error.reason}")
         if len(answer.content.array_records) != 1 or len(answer.content.metric_records) != 1:
             raise _UnusableError("not exactly one ArrayRecord and one MetricRecord")
-        arrays = _arrays_of(next(iter(answer.content.array_records.values())))
+        arrays = arrays_of(next(iter(answer.content.array_records.values())))
         if _form(arrays) != _form(self.global_arrays):
             raise _UnusableError("names, shapes or types other than those of the global model")
         after = _flat(arrays)
@@ -260,10 +259,16 @@ def participants(seed: int, server_round: int, partitions: list[int], count: int
     """
     if count > len(partitions):
         raise ValueError(f"{count} participants cannot be drawn from {len(partitions)} partitions")
-    rng = np.random.default_rng(seed)
-    for _ in range(server_round):
-        drawn = rng.choice(partitions, count, replace=False)
-    return sorted(int(partition) for partition in drawn)
+    draws, drawn = _draws(seed, tuple(partitions), count)
+    while len(drawn) < server_round:
+        drawn.append(sorted(int(partition) for partition in draws.choice(partitions, count, replace=False)))
+    return drawn[server_round - 1]
+
+
+@lru_cache(maxsize=8)
+def _draws(seed: int, partitions: tuple[int, ...], count: int) -> tuple[np.random.Generator, list[list[int]]]:
+    """A generator, and what has been drawn from it so far: one entry a round."""
+    return np.random.default_rng(seed), []
 
 
 def weighted_mean(models: Sequence[Arrays], weights: Sequence[float]) -> Arrays:
@@ -288,10 +293,6 @@ def _of_type(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if np.issubdtype(dtype, np.integer):
         return np.asarray(np.rint(array), dtype)
     return np.asarray(array)
-
-
-def _arrays_of(record: ArrayRecord) -> Arrays:
-    return {name: array.numpy() for name, array in record.items()}
 
 
 def _form(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], str]]:

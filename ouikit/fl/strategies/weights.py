@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import betainc
 
 Vector = NDArray[np.float64]
 EPSILON = 1e-3
@@ -84,11 +84,11 @@ def typicality(oui: ArrayLike) -> Vector:
         return np.ones(values.size)
     shapes = beta_of(values)
     if shapes is not None:
-        below = stats.beta.cdf(np.clip(values, _SCORE_EDGE, 1 - _SCORE_EDGE), *shapes)
+        below = betainc(*shapes, np.clip(values, _SCORE_EDGE, 1 - _SCORE_EDGE))
         scores = 2 * np.minimum(below, 1 - below)
         if np.isfinite(scores).all():
             return scores
-    below = stats.rankdata(values) / (values.size + 1)
+    below = ranks(values) / (values.size + 1)
     return 2 * np.minimum(below, 1 - below)
 
 
@@ -113,6 +113,8 @@ def likeliest_beta(oui: ArrayLike) -> tuple[float, float] | None:
 
     The authors' histogram shows this fit; their scores come from `beta_of`. Raises as `fedoui_weights`.
     """
+    from scipy import stats  # takes a second, and is seldom needed
+
     values = np.clip(_ouis(oui), _FIT_EDGE, 1 - _FIT_EDGE)
     try:
         with warnings.catch_warnings():
@@ -122,6 +124,13 @@ def likeliest_beta(oui: ArrayLike) -> tuple[float, float] | None:
         return None
     found = bool(np.isfinite([alpha, beta]).all()) and alpha > 0 and beta > 0
     return (float(alpha), float(beta)) if found else None
+
+
+def ranks(values: Vector) -> Vector:
+    """1 for the smallest of K values … K for the largest; equal ones share the mean of their ranks."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[places]
 
 
 def alignment(updates: ArrayLike, num_examples: ArrayLike) -> Vector:
