@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from ouikit.lab.claims import is_literal
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ouikit.lab.chapter import Settings
     from ouikit.lab.paper import Paper
 
@@ -189,7 +189,7 @@ def claims(judged: Sequence[Mapping[str, Any]], scale: str, names: Mapping[str, 
     return Shown(html, text)
 
 
-def figure(light: str, dark: str, title: str, alt: str, numbers: pd.DataFrame) -> Shown:
+def figure(light: str, dark: str, title: str, alt: str, numbers: "pd.DataFrame") -> Shown:
     """Both themes in one output; the page shows the one that fits, a plain notebook the light one."""
     images = "".join(
         f'<img class="only-{theme}" {hidden}alt="{escape(alt)}" src="data:image/svg+xml;base64,'
