@@ -132,13 +132,20 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> 
 
 
 def promises(paper: "Paper") -> Shown:
-    """What the paper claims, before anything is run."""
+    """What the paper claims, before anything is run; folded, as the lines come with verdicts later."""
+    from ouikit.lab.paper import OUR_OWN
+
     rows = [
         (f"{escape(c.says)}<br><small>{escape(c.where)}</small>", escape(papers(vars(c))))
         for c in paper.claims
     ]
     text = "\n".join(f"- {c.says} ({c.where})" for c in paper.claims)
-    return Shown(grid(("Claim, and where", "The paper"), rows, "ouikit-promises"), text)
+    own = sum(c.source in OUR_OWN for c in paper.claims)
+    words = f"All {len(paper.claims) - own} claims of the paper" + (
+        f", and {own} controls and checks of our own" if own else ""
+    )
+    table = grid(("Claim, and where", "The paper"), rows, "ouikit-promises")
+    return Shown(f'<details class="ouikit-folded"><summary>{words}</summary>{table}</details>', text)
 
 
 def settings(found: "Settings") -> Shown:

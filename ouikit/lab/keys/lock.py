@@ -6,7 +6,7 @@ counts the pins of the libraries that the code imports and of all that these req
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distributions, requires, version
 from pathlib import Path
