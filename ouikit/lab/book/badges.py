@@ -52,7 +52,7 @@ def badge_line(entry: Entry, repository: Repository) -> str:
     labels.append(verdict_counts(papers) if entry.published else pill("not run yet"))
     lines = [_record_line(one, one is entry.fresh) for one in entry.published]
     if not entry.fresh:
-        lines.insert(0, "<b>Reduced record</b>: none here; run <code>make book</code>")
+        lines.insert(0, "<span><b>Reduced record</b>: run <code>make book</code></span>")
     records = "".join(f'<p class="ouikit-made">{line}</p>' for line in lines)
     return (
         f'<div class="ouikit-badges"><p>{" ".join(label for label in labels if label)}</p>{records}'
@@ -70,7 +70,7 @@ def counted(entries: Iterable[Entry]) -> tuple[list[dict[str, str]], list[dict[s
 
 def _record_line(one: Published, fresh: bool) -> str:
     shown = "in the sections below" if fresh else "under “Published beside”"
-    return f"<b>{heading(one.scale)} record</b> ({shown}): {facts(one)}"
+    return f"<span><b>{heading(one.scale)} record</b> ({shown}): {facts(one)}</span>"
 
 
 def heading(scale: str) -> str:

@@ -29,13 +29,13 @@ What each paper claims first, tested at the largest scale that was run: the pape
 interval and the number n of independent repetitions, and the verdict.
 """
 KEY = (
-    "In the strips the green field is where a test says <em>reproduced</em>, the dot and the bar are ours with "
-    "the interval, the diamond is the paper's value. Each strip has its own scale."
+    "In the strips the green field is where a test says <em>reproduced</em>, the dot and the bar are ours "
+    "with the interval, the diamond is the paper's value. Each strip has its own scale."
 )
 BESIDE = """## Published beside
 
-The sections above show the reduced record, and with it the mechanism. The runs below are of the same notebook,
-took longer, and are kept with the sources.
+The sections above show the reduced record, and with it the mechanism. The runs below are of the same
+notebook, took longer, and are kept with the sources.
 """
 STATUS = """# Status
 
@@ -121,7 +121,7 @@ def results(shelf: Shelf) -> str:
     return (
         RESULTS
         + summary(shelf)
-        + block(f'<p class="ouikit-made">{KEY}</p>')
+        + block(f'<p class="ouikit-made"><span>{KEY}</span></p>')
         + block(
             f'<table class="ouikit-table ouikit-headlines"><thead><tr>{head}</tr></thead>{bodies}</table>'
         )
@@ -175,7 +175,7 @@ def _folded(entry: Entry) -> str:
 def _record_claims(one: Published, entry: Entry) -> str:
     """A record's claims: what the paper says, then, apart, what we added."""
     own = {claim.id for claim in entry.paper.claims if claim.source in OUR_OWN}
-    text = f'<p class="ouikit-made"><b>{heading(one.scale)} scale</b> {facts(one)}</p>'
+    text = f'<p class="ouikit-made"><span><b>{heading(one.scale)} scale</b>: {facts(one)}</span></p>'
     for name, chosen in (
         ("", [claim for claim in one.claims if claim["id"] not in own]),
         ("Controls and checks of our own", [claim for claim in one.claims if claim["id"] in own]),
@@ -202,7 +202,7 @@ def head_of(entry: Entry) -> str:
         f'<div class="ouikit-answer">{picture}<table class="ouikit-table ouikit-headlines"><thead><tr>{head}'
         f"</tr></thead><tbody>{rows}</tbody></table>"
         f'<p class="ouikit-made"><span>{KEY}</span></p>'
-        f'<p class="ouikit-made">{lines}</p></div>'
+        f'<p class="ouikit-made"><span>{lines}</span></p></div>'
     )
 
 
