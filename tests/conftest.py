@@ -30,6 +30,7 @@ claims:
   - id: grows
     says: The number grows with the gain.
     where: abstract
+    source: abstract
     metric: rise
     paper: {value: 1.0}
     at_reduced: {greater: 0.5, why: half the effect}
@@ -38,6 +39,7 @@ claims:
   - id: shrinks
     says: The other number shrinks.
     where: Table 1
+    source: text
     metric: other
     at_reduced: {trend: {falling: 0.5}, why: clearly falling}
     status: contradicted

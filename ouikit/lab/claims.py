@@ -116,6 +116,46 @@ def judge(test: Test, metric: str, metrics: Mapping[str, Any], paper: Mapping[st
     return PREDICATES[test.predicate](test.against, found, paper or {})
 
 
+def supported(predicate: str | None, against: Any, paper: float | None) -> tuple[float, float] | None:
+    """The numbers that a test would call *reproduced*, as a range; None where they are none of one number.
+
+    >>> supported("order", "0.25 < a.b < 0.5", None)
+    (0.25, 0.5)
+    """
+    if predicate == "greater":
+        return against, math.inf
+    if predicate == "trend":
+        ((direction, margin),) = against.items()
+        return (margin, math.inf) if direction == "rising" else (-math.inf, -margin)
+    if predicate == "within":
+        if isinstance(against, list):
+            return against[0], against[1]
+        return None if paper is None else (paper - against, paper + against)
+    if predicate == "ratio" and paper is not None:
+        low, high = sorted((paper * (1 - against), paper * (1 + against)))
+        return low, high
+    return _range_of(against) if predicate == "order" else None
+
+
+def _range_of(order: str) -> tuple[float, float] | None:
+    """The bounds in an order of a single metric."""
+    parts = re.split(r"\s*([<>])\s*", order.strip())
+    operands, signs = parts[::2], parts[1::2]
+    names = [i for i, operand in enumerate(operands) if not is_literal(operand)]
+    if len(names) != 1:
+        return None
+    at, low, high = names[0], -math.inf, math.inf
+    for other, sign in (
+        (at - 1, signs[at - 1] if at else ""),
+        (at + 1, signs[at] if at < len(signs) else ""),
+    ):
+        if sign and (sign == "<") == (other < at):
+            low = float(operands[other])
+        elif sign:
+            high = float(operands[other])
+    return low, high
+
+
 def _exact(against: Any, found: Mapping[str, Measured], paper: Mapping[str, Any]) -> str:
     (m,) = found.values()
     return "reproduced" if m.value == m.low == m.high == against else "contradicted"

@@ -4,20 +4,19 @@ import argparse
 import ast
 import importlib
 import json
-import math
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from loky import cpu_count
-
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
 from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder, slugs
 from ouikit.lab.parameters import ParameterError
+from ouikit.lab.progress import BookProgress
 from ouikit.lab.run import Run, RunError, execute, find, last_cost, publish
 from ouikit.lab.spec import LOCAL, Engine, EngineError, RunSpec
 
@@ -235,35 +234,62 @@ def _book(args: argparse.Namespace) -> int:
     waiting = [c for c in specs if c.slug not in folders and (not only or c.slug in only)]
     costs = {c: last_cost(c) for c in waiting}
     waiting.sort(key=costs.__getitem__)
-    if waiting:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves by the way of Ctrl-C
+    failed: list[str] = []
+    try:
+        if waiting:
+            site = publish_book(root, list(folders.values()), html)
+            print(
+                f"{site / 'index.html'}\nreadable now; still to run: {len(waiting)} chapters", file=sys.stderr
+            )
+            _run_waiting(
+                waiting, specs, costs, folders, failed, lambda: publish_book(root, [*folders.values()], html)
+            )
         site = publish_book(root, list(folders.values()), html)
-        print(f"{site / 'index.html'}\nreadable now; still to run: {len(waiting)} chapters", file=sys.stderr)
-    shown, failed = time.perf_counter(), []
-    for number, chapter in enumerate(waiting):
+    except KeyboardInterrupt:
+        there = (
+            f"{html / 'index.html'} is whole" if (html / "index.html").exists() else "no site was built yet"
+        )
         print(
-            f"{number + 1} of {len(waiting)}{_time_left([costs[c] for c in waiting[number:]])}: ",
-            end="",
+            f"ouikit: stopped; {there}, {len(folders)} of {len(specs)} chapters have a run; finished cells "
+            "are kept, and `ouikit book` goes on from there",
             file=sys.stderr,
         )
-        try:
-            folders[chapter.slug] = _execute(chapter, specs[chapter]).folder
-        except RunError as error:  # the other chapters go on, and the book shows this one as not run
-            print(f"\n{error}", file=sys.stderr)
-            failed.append(chapter.slug)
-        if time.perf_counter() - shown > REFRESH and chapter is not waiting[-1]:
-            publish_book(root, list(folders.values()), html)
-            shown = time.perf_counter()
-    site = publish_book(root, list(folders.values()), html)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(site / "index.html")
     if failed:
         print(f"ouikit: failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _time_left(costs: Sequence[float]) -> str:
-    """The time that chapters will take, by their last CPU-seconds; empty where one is infinite."""
-    seconds = sum(costs) / cpu_count()
-    return f", about {seconds / 60:.0f} min left" if math.isfinite(seconds) else ""
+def _run_waiting(
+    waiting: Sequence[Chapter],
+    specs: Mapping[Chapter, RunSpec],
+    costs: Mapping[Chapter, float],
+    folders: dict[str, Path],
+    failed: list[str],
+    publish: Callable[[], object],
+) -> None:
+    """Run chapters one after the other; now and then the book shows what has been run in the meantime."""
+    shown = time.perf_counter()
+    with BookProgress({c.slug: costs[c] for c in waiting}) as progress:
+        for chapter in waiting:
+            progress.begin(chapter.slug)
+            start = time.perf_counter()
+            try:
+                run = execute(chapter, specs[chapter])
+            except RunError as error:  # the other chapters go on, and the book shows this one as not run
+                progress.say(str(error))
+                failed.append(chapter.slug)
+                progress.end("failed", None)
+            else:
+                folders[chapter.slug] = run.folder
+                progress.end(f"{time.perf_counter() - start:.0f} s", run.record["result"].get("cpu_seconds"))
+            if time.perf_counter() - shown > REFRESH and chapter is not waiting[-1]:
+                publish()
+                shown = time.perf_counter()
 
 
 def _bench(args: argparse.Namespace) -> int:

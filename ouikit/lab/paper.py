@@ -37,6 +37,8 @@ Area = Literal[
     "malleability and video",
 ]
 AREAS: tuple[str, ...] = get_args(Area)  # in the order of the book's parts
+Source = Literal["abstract", "text", "released", "secondary", "ours", "check"]
+OUR_OWN = ("ours", "check")  # never counted as a paper's claims
 _STEM = "the file's stem"  # stands for the slug beside the keys of a file
 SCHEMA = Path(__file__).with_name("chapter.schema.json")
 
@@ -114,6 +116,9 @@ class Claim(_Section):
     """The claim in one sentence, with the size that is tested in it."""
     where: Text
     """Where the paper says so: abstract, Table 2, Figure 3 …; or `ours`."""
+    source: Source
+    """Who says so: the paper's abstract or text, what its authors released, a secondary source. No claim of
+    the paper is `ours` (a control) or `check` (an identity, a theorem, a count: a test of the program)."""
     metric: Text
     """A name that the notebook reports."""
     paper: Said | None = None
@@ -200,6 +205,15 @@ class Planned(_Paper):
     """What its chapter will test."""
 
 
+class Headline(_Section):
+    """What stands for the chapter at its head and on the Results page."""
+
+    claims: Annotated[list[Text], Field(min_length=1, max_length=3)]
+    """Ids of the claims that the abstract is about."""
+    figure: Text
+    """The name of the one figure."""
+
+
 class Paper(_Paper):
     """What the book knows of a paper without running it."""
 
@@ -215,8 +229,20 @@ class Paper(_Paper):
     claims: Annotated[list[Claim], Field(min_length=1)]
     names: Annotated[dict[str, Text], Field(validate_default=True)] = {}
     """Words for every metric that a page would else print as its key: those of an `order` of several."""
+    headline: Headline | None = None
+    """Left out, it is the first three claims of the abstract and the first figure."""
     not_tested: list[Text] = []
     """What is not tested at any scale, and why."""
+
+    @property
+    def headlines(self) -> list[Claim]:
+        """The claims at the head of the chapter, three at most, in their order."""
+        if self.headline:
+            by_id = {claim.id: claim for claim in self.claims}
+            return [by_id[name] for name in self.headline.claims]
+        papers = [claim for claim in self.claims if claim.source not in OUR_OWN]
+        first = [claim for claim in papers if claim.source == "abstract"]
+        return (first or papers or self.claims)[:3]
 
     @property
     def place(self) -> tuple[int, int, int, str]:
@@ -238,6 +264,15 @@ class Paper(_Paper):
             if ids.count(name) > 1:
                 raise ValueError(f"two claims have the id {name!r}")
         return claims
+
+    @field_validator("headline")
+    @classmethod
+    def _headline_known(cls, headline: Headline | None, info: ValidationInfo) -> Headline | None:
+        ids = [claim.id for claim in info.data.get("claims", [])]
+        for name in headline.claims if headline and ids else ():
+            if name not in ids:
+                raise ValueError(f"no claim {name!r}: {nearest(name, ids)}")
+        return headline
 
     @field_validator("names")
     @classmethod
@@ -309,6 +344,8 @@ def _allowed(form: type[BaseModel], loc: tuple[int | str, ...], scales: Iterable
         return [field.alias or name for name, field in form.model_fields.items() if name != "slug"]
     if loc[0] == "paper":
         return list(Citation.model_fields)
+    if loc[0] == "headline":
+        return list(Headline.model_fields)
     if "paper" in loc:
         return list(Said.__annotations__)
     return [name for name in Claim.model_fields if name != "at"] + [f"at_{scale}" for scale in scales]

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from ouikit.lab.claims import is_literal
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ouikit.lab.chapter import Settings
     from ouikit.lab.paper import Paper
 
@@ -132,13 +132,20 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> 
 
 
 def promises(paper: "Paper") -> Shown:
-    """What the paper claims, before anything is run."""
+    """What the paper claims, before anything is run; folded, as the lines come with verdicts later."""
+    from ouikit.lab.paper import OUR_OWN
+
     rows = [
         (f"{escape(c.says)}<br><small>{escape(c.where)}</small>", escape(papers(vars(c))))
         for c in paper.claims
     ]
     text = "\n".join(f"- {c.says} ({c.where})" for c in paper.claims)
-    return Shown(grid(("Claim, and where", "The paper"), rows, "ouikit-promises"), text)
+    own = sum(c.source in OUR_OWN for c in paper.claims)
+    words = f"All {len(paper.claims) - own} claims of the paper" + (
+        f", and {own} controls and checks of our own" if own else ""
+    )
+    table = grid(("Claim, and where", "The paper"), rows, "ouikit-promises")
+    return Shown(f'<details class="ouikit-folded"><summary>{words}</summary>{table}</details>', text)
 
 
 def settings(found: "Settings") -> Shown:
@@ -189,7 +196,7 @@ def claims(judged: Sequence[Mapping[str, Any]], scale: str, names: Mapping[str, 
     return Shown(html, text)
 
 
-def figure(light: str, dark: str, title: str, alt: str, numbers: pd.DataFrame) -> Shown:
+def figure(light: str, dark: str, title: str, alt: str, numbers: "pd.DataFrame") -> Shown:
     """Both themes in one output; the page shows the one that fits, a plain notebook the light one."""
     images = "".join(
         f'<img class="only-{theme}" {hidden}alt="{escape(alt)}" src="data:image/svg+xml;base64,'

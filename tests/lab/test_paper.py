@@ -21,6 +21,7 @@ GOOD = {
             "id": "band",
             "says": "It lies in a band.",
             "where": "abstract",
+            "source": "abstract",
             "metric": "best.oui",
             "paper": {"value": 0.7},
             "at_reduced": {"within": 0.1, "why": "the width of the band"},

@@ -1,6 +1,7 @@
 """Records to pages: what a reader sees of complete, damaged, contradicted and missing records."""
 
 import json
+import os
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -12,7 +13,7 @@ import yaml
 from pybtex.database import parse_file, parse_string
 
 from ouikit.lab import tables
-from ouikit.lab.book import badges, cite, pages, render
+from ouikit.lab.book import badges, cite, headline, pages, publish_book, render
 from ouikit.lab.book.render import assemble, digest, with_pieces
 from ouikit.lab.book.shelf import Repository, Shelf, complete, read_papers, read_shelf
 from ouikit.lab.paper import AREAS, Citation, PaperError
@@ -30,6 +31,7 @@ PAPER = {
             "id": "rise",
             "says": "Gates rise",
             "where": "Table 1",
+            "source": "text",
             "metric": "rise",
             "at_reduced": {"greater": 0.1, "why": "half of the pilot"},
         }
@@ -88,12 +90,17 @@ def notebook(*sources: str) -> dict[str, Any]:
     return {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
 
 
+def code_cell(outputs: list[Any]) -> dict[str, Any]:
+    return {"cell_type": "code", "id": "c", "metadata": {}, "source": "run()", "outputs": outputs}
+
+
 def write_run(folder: Path, record: dict[str, Any]) -> Path:
     (folder / "figures").mkdir(parents=True)
     for theme in ("light", "dark"):
         (folder / "figures" / f"curve-{theme}.svg").write_text(f"<svg>{theme}</svg>")
     (folder / "record.json").write_text(json.dumps(record))
-    executed = notebook(f"# {TITLE}\nExecuted.", "## Try it yourself", "## Provenance and cite")
+    executed = notebook(f"# {TITLE}", "## Try it yourself")
+    executed["cells"].append(code_cell(["what ran"]))
     (folder / "executed.ipynb").write_text(json.dumps(executed))
     return folder
 
@@ -110,7 +117,11 @@ def root(tmp_path: Path) -> Path:
 
 def add_chapter(root: Path, slug: str, paper: dict[str, Any]) -> None:
     (root / "chapters" / f"{slug}.yaml").write_text(yaml.safe_dump(paper, sort_keys=False))
-    (root / "chapters" / f"{slug}.ipynb").write_text(json.dumps(notebook(f"# {TITLE}", "## Try it yourself")))
+    story = notebook(
+        f"# {TITLE}\nToday's words.", "## In one minute", "## What the paper claims", "## Try it yourself"
+    )
+    story["cells"].append(code_cell([]))
+    (root / "chapters" / f"{slug}.ipynb").write_text(json.dumps(story))
 
 
 def changed(**parts: dict[str, Any]) -> dict[str, Any]:
@@ -136,9 +147,14 @@ def test_a_chapter_page_has_badges_under_its_title_and_its_downloads(root: Path,
     text = chapter_text(out)
     title, badge, rest = text.split("\n\n", 2)
     assert title == f"# {TITLE}"
-    for fact in ("measured", "1 reproduced", "reduced scale", "2026-11-23", "3.2 min", "commit 3f9c2d1<"):
+    for fact in ("measured", "1 reproduced", "Reduced record", "2026-11-23 · commit 3f9c2d1 · 3.2 min"):
         assert fact in badge
-    assert rest.startswith("\nExecuted.") or rest.startswith("Executed.")
+    assert rest.strip().startswith("Today's words."), "prose is the notebook's of today"
+    cells = json.loads((out / "chapters" / "gates.ipynb").read_text())["cells"]
+    assert cells[-1]["outputs"] == ["what ran"], "outputs are the run's"
+    assert (
+        text.index("## In one minute") < text.index("ouikit-answer") < text.index("## What the paper claims")
+    )
     downloads = {path.name for path in (out / "vendor" / "downloads").iterdir()}
     assert downloads == {"gates.ipynb", "gates-executed.ipynb", "gates-record.json", "gates.bib"}
     assert all(f"../downloads/{name}" in badge for name in downloads)
@@ -161,7 +177,10 @@ def test_a_committed_record_is_shown_beside_and_told_when_it_is_old(root: Path, 
         < text.index("### Extended scale")
         < text.index("## Try it yourself")
     )
-    assert text.count(badges.OLDER) == 1
+    assert "Reduced record</b> (in the sections below)" in text
+    assert "Extended record</b> (under “Published beside”)" in text
+    old, new = text.index("Extended record"), text.index("Reduced record")
+    assert new < old < text.index(badges.OLDER), "the mark stands on the extended record alone"
     assert "1.5 h" in text
     assert "../figures/gates/extended/curve-light.svg" in text
     assert badges.OLDER in (out / "results.md").read_text()
@@ -173,7 +192,8 @@ def test_a_chapter_that_was_not_run_says_so(root: Path, tmp_path: Path) -> None:
     text = chapter_text(tmp_path / "out")
     assert "not run yet" in text
     assert "Executed notebook" not in text
-    assert "`ouikit run gates --scale reduced`" in (tmp_path / "out" / "results.md").read_text()
+    assert "Reduced record</b>: run <code>make book</code>" in text
+    assert "<code>ouikit run gates --scale reduced</code>" in (tmp_path / "out" / "results.md").read_text()
 
 
 def test_without_an_address_nothing_points_to_a_repository(root: Path, tmp_path: Path) -> None:
@@ -322,6 +342,8 @@ def test_claims_that_a_scale_does_not_test_are_folded_away() -> None:
 
 
 def test_the_largest_scale_that_tested_a_claim_counts(root: Path) -> None:
+    other = PAPER["claims"][0] | {"id": "other"}
+    add_chapter(root, "gates", PAPER | {"claims": [*PAPER["claims"], other]})
     untested = {**CLAIM, "id": "other", "verdict": "not run", "value": None}
     weak = changed(run={"scale": "extended"}, result={"claims": [{**CLAIM, "verdict": "weaker"}, untested]})
     write_run(root / "book" / "results" / "gates" / "extended", weak)
@@ -330,7 +352,124 @@ def test_the_largest_scale_that_tested_a_claim_counts(root: Path) -> None:
     assert "1 weaker" in text
     assert "1 inconclusive" in text
     assert "reproduced" not in text
-    assert "<b>2</b> claims" in text
+    assert "<b>2</b> claims of the papers" in text
+
+
+def test_controls_and_checks_are_never_counted_as_the_papers(root: Path) -> None:
+    control = PAPER["claims"][0] | {"id": "control", "source": "ours"}
+    add_chapter(root, "gates", PAPER | {"claims": [*PAPER["claims"], control]})
+    shelf = shelf_of(
+        root, changed(result={"claims": [{**CLAIM, "verdict": "weaker"}, {**CLAIM, "id": "control"}]})
+    )
+    theirs, ours = pages.summary(shelf).split("Apart from these, 1 controls")
+    assert "<b>1</b> claim of the papers" in theirs
+    assert ("1 weaker" in theirs, "reproduced" in theirs, "1 reproduced" in ours) == (True, False, True)
+    for text in (pages.cards(shelf), badges.badge_line(shelf.entries[0], shelf.repository)):
+        assert ("1 weaker" in text, "reproduced" in text) == (True, False)
+    folded = pages.results(shelf)
+    assert folded.index("A study of gates</b>") < folded.index("Controls and checks of our own")
+
+
+def test_a_strip_is_to_scale() -> None:
+    drawn = headline.strip(
+        CLAIM | {"predicate": "within", "against": [0.0, 1.0], "low": 0.25, "value": 0.5, "high": 0.75}
+    )
+    # from -0.12 to 1.12 on the 140 px between the edges: 0 at 5 + 0.12 / 1.24 * 140
+    assert '<rect class="holds" x="18.5"' in drawn
+    assert 'x1="46.8" x2="103.2"' in drawn
+    assert 'cx="75.0"' in drawn
+    assert 'class="paper"' in drawn
+    assert "interval reproduced" in drawn
+    assert headline.strip(CLAIM | {"predicate": "order", "against": "rise > fall"}) == ""
+    assert headline.strip(CLAIM | {"value": None}) == ""
+
+
+def test_the_head_of_a_chapter_is_what_its_yaml_names(root: Path) -> None:
+    claims = [
+        PAPER["claims"][0] | {"id": name, "source": source, "says": name}
+        for name, source in (
+            ("a", "ours"),
+            ("b", "abstract"),
+            ("c", "abstract"),
+            ("d", "text"),
+            ("e", "abstract"),
+            ("f", "abstract"),
+        )
+    ]
+    add_chapter(root, "gates", PAPER | {"claims": claims})
+    found = [{**CLAIM, "id": claim["id"]} for claim in claims]
+    (entry,) = shelf_of(root, changed(result={"claims": found})).entries
+    assert [claim.id for claim in entry.paper.headlines] == ["b", "c", "e"]
+    assert "curve-light.svg" in pages.head_of(entry)
+    add_chapter(
+        root, "gates", PAPER | {"claims": claims, "headline": {"claims": ["f", "a"], "figure": "none"}}
+    )
+    shutil.rmtree(root / "run")
+    (entry,) = shelf_of(root, changed(result={"claims": found})).entries
+    assert [claim.id for claim in entry.paper.headlines] == ["f", "a"]
+    assert "<img" not in pages.head_of(entry)
+    add_chapter(root, "gates", PAPER | {"headline": {"claims": ["g"], "figure": "curve"}})
+    with pytest.raises(PaperError, match="headline: no claim 'g'"):
+        read_papers(root)
+
+
+def test_mirroring_leaves_equal_files_alone(tmp_path: Path) -> None:
+    fresh, kept = tmp_path / "fresh", tmp_path / "kept"
+    for folder, files in (
+        (fresh, {"same": "1", "new/a": "2", "other": "3"}),
+        (kept, {"same": "1", "other": "0", "old": "4"}),
+    ):
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+    os.utime(kept / "same", (1, 1))
+    render.mirror(fresh, kept)
+    assert {p.relative_to(kept).as_posix(): p.read_text() for p in kept.rglob("*") if p.is_file()} == {
+        "same": "1",
+        "new/a": "2",
+        "other": "3",
+    }
+    assert (kept / "same").stat().st_mtime == 1
+
+
+def test_the_engine_starts_only_when_something_changed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+
+    def engine(assembled: Path, work: Path) -> None:
+        calls.append((work / "kept").exists())
+        (work / "kept").touch()
+        (work / "_build" / "html").mkdir(parents=True, exist_ok=True)
+        (work / "_build" / "html" / "index.html").write_text((assembled / "cite.md").read_text())
+
+    monkeypatch.setattr(render, "_run_engine", engine)
+    (root / "ci").mkdir()
+    (root / "ci" / "constraints.txt").write_text("torch==2.13.0\n")
+    runs, html = [write_run(root / "run", RECORD)], tmp_path / "html"
+    monkeypatch.setattr("ouikit.lab.book.outdated", lambda record, root: False)
+    for _ in range(2):
+        publish_book(root, runs, html)
+    assert calls == [False]
+    (root / "book" / "cite.md").write_text("# How to cite\n\nDifferently.\n")
+    publish_book(root, runs, html)
+    (root / "book" / "cite.md").write_text("# How to cite\n\nDifferently again.\n")
+    publish_book(root, runs, html)
+    assert calls[2] is True, "pages that did not change are not read again"
+    assert "again" in (html / "index.html").read_text()
+    (root / "book" / "cite.md").write_text("# Another title\n")
+    publish_book(root, runs, html)
+    assert calls[3] is False, "a title stands in the margin of every page"
+
+    def stopped(assembled: Path, work: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(render, "_run_engine", stopped)
+    (root / "book" / "cite.md").write_text("# Another title\n\nMore.\n")
+    with pytest.raises(KeyboardInterrupt):
+        publish_book(root, runs, html)
+    assert (html / "index.html").read_text() == "# Another title\n"
+    assert not (root / "build" / "sphinx").exists(), "half-read pages are not kept"
 
 
 @pytest.mark.parametrize(
@@ -367,7 +506,7 @@ def test_status_and_gallery_link_to_what_exists(root: Path, tmp_path: Path) -> N
     assert 'alt="A line that &quot;rises&quot;"' in gallery
     for theme in ("light", "dark"):
         place = f"figures/gates/reduced/curve-{theme}.svg"
-        assert gallery.count(place) == 2, "shown and linked"
+        assert gallery.count(f'href="{place}"') == gallery.count(f'src="{place}"') == 1, "shown and linked"
         assert (out / "vendor" / place).exists()
 
 
@@ -496,7 +635,7 @@ def test_durations_are_short(seconds: float, text: str) -> None:
 
 
 def test_beside_goes_last_where_no_section_asks_for_it() -> None:
-    nb = with_pieces(notebook("# T\nx", "tail"), "<p>badge</p>", "## Published beside")
+    nb = with_pieces(notebook("# T\nx", "tail"), "<p>badge</p>", "", "## Published beside")
     assert [cell["source"] for cell in nb["cells"]] == [
         "# T\n\n<p>badge</p>\n\nx",
         "tail",
@@ -518,7 +657,8 @@ def test_a_failed_build_tells_why_and_keeps_the_old_site(root: Path, tmp_path: P
     (out / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
     (out / "intro.md").write_text("# Intro\n\n[](nowhere.md)\n")
     with pytest.raises(render.BookError, match="nowhere") as error:
-        render.build(out, html)
+        render.build(out, html, tmp_path / "work")
+    assert not (tmp_path / "work").exists(), "a warning would not come twice"
     assert "\x1b" not in str(error.value)
     assert (html / "index.html").read_text() == "yesterday's book"
 

@@ -6,8 +6,10 @@ from html import escape
 from typing import Any
 
 from ouikit.lab import tables
+from ouikit.lab.book import headline
 from ouikit.lab.book.shelf import Entry, Published, Repository
 from ouikit.lab.claims import VERDICTS
+from ouikit.lab.paper import OUR_OWN
 
 EVIDENCE = {
     "measured": "measured: every number comes from running code on the machine named below",
@@ -40,33 +42,59 @@ def older(one: Published) -> str:
 
 
 def badge_line(entry: Entry, repository: Repository) -> str:
-    """The generated block below a chapter's title, as one HTML block without blank lines."""
+    """The generated block below a chapter's title, as one HTML block without blank lines.
+
+    The verdicts are those of the paper's claims, each at the largest scale that tested it; then a line for
+    every record says what the page shows of it.
+    """
     labels = [pill(entry.paper.evidence, "ouikit-evidence", EVIDENCE[entry.paper.evidence])]
-    if entry.fresh:
-        labels += [verdict_counts(entry.fresh.claims), *_facts(entry.fresh), older(entry.fresh)]
-    else:
-        labels.append(pill("not run yet"))
+    papers, _ = counted([entry])
+    labels.append(verdict_counts(papers) if entry.published else pill("not run yet"))
+    lines = [_record_line(one, one is entry.fresh) for one in entry.published]
+    if not entry.fresh:
+        lines.insert(0, "<span><b>Reduced record</b>: run <code>make book</code></span>")
+    records = "".join(f'<p class="ouikit-made">{line}</p>' for line in lines)
     return (
-        f'<div class="ouikit-badges"><p>{" ".join(label for label in labels if label)}</p>'
+        f'<div class="ouikit-badges"><p>{" ".join(label for label in labels if label)}</p>{records}'
         f'<p class="ouikit-links">{" ".join(_links(entry, repository))}</p></div>'
     )
 
 
-def _facts(one: Published) -> list[str]:
+def counted(entries: Iterable[Entry]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """The verdicts on what papers say, and apart from them those on our own controls and checks."""
+    found = [headline.widest(entry, claim) for entry in entries for claim in entry.paper.claims]
+    papers = [{"verdict": one.verdict} for one in found if one.claim.source not in OUR_OWN]
+    ours = [{"verdict": one.verdict} for one in found if one.claim.source in OUR_OWN]
+    return papers, ours
+
+
+def _record_line(one: Published, fresh: bool) -> str:
+    shown = "in the sections below" if fresh else "under “Published beside”"
+    return f"<span><b>{heading(one.scale)} record</b> ({shown}): {facts(one)}</span>"
+
+
+def heading(scale: str) -> str:
+    """`Paper imagenet` of `paper_imagenet`."""
+    return escape(scale.replace("_", " ").capitalize())
+
+
+def facts(one: Published) -> str:
+    """When a record was made, from which commit, at what cost, and whether its code is still today's."""
     made = one.record["made_by"]
-    commit = (
-        f"commit {made['commit'][:7]}" + ("+" if made["dirty"] else "") if made["commit"] else "no commit"
-    )
-    hint = "with local changes" if made["dirty"] else ""
-    price = cost(one.record["result"])
-    return [pill(f"{one.scale} scale"), pill(one.date), pill(price), pill(commit, title=hint)]
+    commit = f"commit {made['commit'][:7]}" if made["commit"] else "no commit"
+    commit += " with local changes" if made["commit"] and made["dirty"] else ""
+    words = f"{one.date} · {commit} · {cost(one.record['result'])}"
+    return f"{escape(words)} {older(one)}".strip()
 
 
 def cost(result: Mapping[str, Any]) -> str:
-    """What a run costs, also when its cells were there already: their computing time on one core.
+    """What a run costs: CPU-seconds of all its processes, cells that were there already included.
 
-    A run without cells costs its wall time.
+    Records that do not say it have the time of their cells, and without cells their wall time.
     """
+    seconds = result.get("cpu_seconds")
+    if seconds is not None and seconds == seconds:
+        return f"{seconds:,.0f} CPU-seconds"
     cells = result["cells"]
     return f"{duration(cells['seconds'])} of computing" if cells.get("total") else duration(result["seconds"])
 

@@ -5,11 +5,12 @@ from html import escape
 from typing import Any
 
 from ouikit.lab import tables
-from ouikit.lab.book.badges import cost, older, pill, verdict_counts
+from ouikit.lab.book import headline
+from ouikit.lab.book.badges import cost, counted, facts, heading, older, pill, verdict_counts
 from ouikit.lab.book.cite import family_name
 from ouikit.lab.book.shelf import Entry, Published, Shelf
 from ouikit.lab.claims import VERDICTS
-from ouikit.lab.paper import AREAS, Planned
+from ouikit.lab.paper import AREAS, OUR_OWN, Planned
 
 MEANING = {
     "reproduced": "the whole interval supports the claim",
@@ -18,15 +19,23 @@ MEANING = {
     "contradicted": "the interval excludes the claim",
     "not run": "not tested at this scale",
 }
-RESULTS = """# Results
+# The page has no list of its sections beside it, which leaves the width to its tables.
+RESULTS = """---
+html_theme.sidebar_secondary.remove: true
+---
+# Results
 
-Every claim of every paper, at every scale that was run: the value in the paper, ours with its 95 % interval
-and the number n of independent repetitions, the test with its reason, the verdict.
+What each paper claims first, tested at the largest scale that was run: the paper's value, ours with its 95 %
+interval and the number n of independent repetitions, and the verdict.
 """
+KEY = (
+    "In the strips the green field is where a test says <em>reproduced</em>, the dot and the bar are ours "
+    "with the interval, the diamond is the paper's value. Each strip has its own scale."
+)
 BESIDE = """## Published beside
 
-The reduced run above shows the mechanism. These runs of the same notebook took longer; they are kept with the
-sources.
+The sections above show the reduced record, and with it the mechanism. The runs below are of the same
+notebook, took longer, and are kept with the sources.
 """
 STATUS = """# Status
 
@@ -35,7 +44,7 @@ long as the key is the same, the run is not repeated.
 """
 GALLERY = """# Gallery
 
-Every figure of the book. Each exists for light and for dark pages.
+Every figure of the book, for light and for dark pages. Choose one to see it large.
 """
 BENCHMARKS = """# Benchmarks
 
@@ -51,22 +60,23 @@ def block(html: str) -> str:
 
 
 def summary(shelf: Shelf) -> str:
-    """How far the collection is: papers done and planned, and each claim's verdict at its largest scale."""
-    claims = [claim for entry in shelf.entries for claim in _widest(entry)]
+    """How far the collection is: papers done and planned, and each claim's verdict at its largest scale.
+
+    Only what papers say is counted as theirs; our controls and checks stand apart.
+    """
+    papers, ours = counted(shelf.entries)
     done, total = len(shelf.entries), len(shelf.entries) + len(shelf.planned)
-    count = f"<b>{done}</b> of {total} papers · <b>{len(claims)}</b> claim{'' if len(claims) == 1 else 's'}"
-    return block(f'<p class="ouikit-summary"><span>{count}</span> {verdict_counts(claims)}</p>')
-
-
-def _widest(entry: Entry) -> list[dict[str, Any]]:
-    """Each claim once, from the largest scale that tested it."""
-    best: dict[str, dict[str, Any]] = {}
-    scales = list(entry.paper.scales)
-    for one in sorted(entry.published, key=lambda p: scales.index(p.scale) if p.scale in scales else -1):
-        for claim in one.claims:
-            if claim["verdict"] != "not run" or claim["id"] not in best:
-                best[claim["id"]] = claim
-    return list(best.values())
+    claims = f"<b>{len(papers)}</b> claim{'' if len(papers) == 1 else 's'} of the papers"
+    text = (
+        f'<p class="ouikit-summary"><span><b>{done}</b> of {total} papers · {claims}</span> '
+        f"{verdict_counts(papers)}</p>"
+    )
+    if ours:
+        text += (
+            f'<p class="ouikit-summary ouikit-made"><span>Apart from these, {len(ours)} controls and checks '
+            f"of our own:</span> {verdict_counts(ours)}</p>"
+        )
+    return block(text)
 
 
 def cards(shelf: Shelf) -> str:
@@ -83,10 +93,10 @@ def cards(shelf: Shelf) -> str:
 
 def _card(entry: Entry) -> str:
     paper = entry.paper
-    shown = next((one for one in entry.published if one.record["result"]["figures"]), None)
-    picture = _images(shown, shown.record["result"]["figures"][0], "", hidden=True) if shown else ""
+    found = headline.figure(entry)
+    picture = _images(*found, "", hidden=True) if found else ""
     who = f"{family_name(paper.authors[0])} {'et al. ' if len(paper.authors) > 1 else ''}{paper.year}"
-    verdicts = verdict_counts(_widest(entry)) or pill("not run yet")
+    verdicts = verdict_counts(counted([entry])[0]) if entry.published else pill("not run yet")
     return (
         f'<div class="ouikit-card ouikit-done" role="listitem">{picture}<p class="ouikit-card-title">'
         f'<a href="chapters/{paper.slug}.html">{escape(paper.title)}</a></p>'
@@ -104,36 +114,95 @@ def _planned_card(plan: Planned) -> str:
 
 
 def results(shelf: Shelf) -> str:
-    """Every claim of every paper at every scale, the paper's value beside ours."""
+    """The headline claims of every paper in one table, then every claim at every scale, folded by paper."""
     legend = "".join(f"<li>{tables.verdict(name)} {MEANING[name]}</li>" for name in VERDICTS)
-    text = RESULTS + block(f'<ul class="ouikit-legend">{legend}</ul>') + summary(shelf)
-    for entry in shelf.entries:
-        text += f"\n## {entry.paper.title}\n\n[Read the chapter](chapters/{entry.paper.slug}.ipynb)\n"
-        text += "".join(_record_claims(one, entry) for one in entry.published)
-        ran = {one.scale for one in entry.published}
-        for scale in entry.paper.scales:
-            if scale not in ran:
-                command = f"ouikit run {entry.paper.slug} --scale {scale}"
-                text += f"\n### {scale.replace('_', ' ').capitalize()} scale\n\nNot run yet: `{command}`.\n"
-        if entry.paper.not_tested:
-            text += "\n### Not tested at any scale\n\n"
-            text += "".join(f"- {what}\n" for what in entry.paper.not_tested)
-    return text
+    bodies = "".join(_headline_rows(entry) for entry in shelf.entries)
+    head = "".join(f'<th scope="col">{name}</th>' for name in HEAD)
+    return (
+        RESULTS
+        + summary(shelf)
+        + block(f'<p class="ouikit-made"><span>{KEY}</span></p>')
+        + block(
+            f'<table class="ouikit-table ouikit-headlines"><thead><tr>{head}</tr></thead>{bodies}</table>'
+        )
+        + "\n## Every claim, paper by paper\n"
+        + block("".join(_folded(entry) for entry in shelf.entries))
+        + block(f'<ul class="ouikit-legend">{legend}</ul>')
+    )
 
 
-def _heading(scale: str) -> str:
-    """`Paper imagenet scale` of `paper_imagenet`."""
-    return f"{scale.replace('_', ' ').capitalize()} scale"
+HEAD = ("Claim", "The paper", "Ours", "Verdict")
+
+
+def _headline_rows(entry: Entry) -> str:
+    """One paper's part of the table: a line with its title, and its headline claims."""
+    paper = entry.paper
+    judged = [headline.widest(entry, claim) for claim in paper.headlines]
+    shown = {one.shown.scale: one.shown for one in judged if one.shown}
+    scales = " ".join(f"{heading(scale)} scale {older(one)}" for scale, one in shown.items())
+    title = f'<a href="chapters/{paper.slug}.html">{escape(paper.title)}</a>'
+    row = f'<tr><th colspan="4" scope="rowgroup">{title} <small>{scales or "not run yet"}</small></th></tr>'
+    return f"<tbody>{row}{''.join(_row(headline.cells(one)) for one in judged)}</tbody>"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return (
+        "<tr>" + "".join(f'<td data-label="{h}">{c}</td>' for h, c in zip(HEAD, cells, strict=True)) + "</tr>"
+    )
+
+
+def _folded(entry: Entry) -> str:
+    """Everything about one paper's claims, closed until a reader opens it."""
+    paper = entry.paper
+    inside = "".join(_record_claims(one, entry) for one in reversed(headline.by_scale(entry)))
+    ran = {one.scale for one in entry.published}
+    for scale in paper.scales:
+        if scale not in ran:
+            command = f"ouikit run {paper.slug} --scale {scale}"
+            inside += f"<p><b>{heading(scale)} scale</b>: not run yet: <code>{command}</code></p>"
+    if paper.not_tested:
+        items = "".join(f"<li>{escape(what)}</li>" for what in paper.not_tested)
+        inside += f"<p><b>Not tested at any scale</b></p><ul>{items}</ul>"
+    papers, ours = counted([entry])
+    words = f"{len(papers)} claims of the paper, {len(ours)} controls and checks of ours"
+    return (
+        f'<details class="ouikit-folded ouikit-paper"><summary><b>{escape(paper.title)}</b> '
+        f'<span class="ouikit-who">{words}</span></summary>{inside}'
+        f'<p><a href="chapters/{paper.slug}.html">Read the chapter</a></p></details>'
+    )
 
 
 def _record_claims(one: Published, entry: Entry) -> str:
-    """A record's claims below a heading with scale and date."""
-    made = f"{one.date} · {cost(one.record['result'])} · {one.record['made_by']['cpu']}"
-    facts = f"{verdict_counts(one.claims)} <span>{escape(made)}</span> {older(one)}"
-    return (
-        f"\n### {one.scale.replace('_', ' ').capitalize()} scale\n"
-        + block(f'<p class="ouikit-made">{facts}</p>')
-        + block(tables.claims(one.claims, one.scale, entry.paper.names).html)
+    """A record's claims: what the paper says, then, apart, what we added."""
+    own = {claim.id for claim in entry.paper.claims if claim.source in OUR_OWN}
+    text = f'<p class="ouikit-made"><span><b>{heading(one.scale)} scale</b>: {facts(one)}</span></p>'
+    for name, chosen in (
+        ("", [claim for claim in one.claims if claim["id"] not in own]),
+        ("Controls and checks of our own", [claim for claim in one.claims if claim["id"] in own]),
+    ):
+        if chosen:
+            text += f"<p><b>{name}</b></p>" if name else ""
+            text += tables.claims(chosen, one.scale, entry.paper.names).html
+    return text
+
+
+def head_of(entry: Entry) -> str:
+    """The end of "In one minute": one figure and the headline claims; empty where nothing was run."""
+    judged = [headline.widest(entry, claim) for claim in entry.paper.headlines]
+    shown = [one.shown for one in judged if one.shown]
+    if not shown:
+        return ""
+    found = headline.figure(entry)
+    picture = _figure(*found, "../") if found else ""
+    rows = "".join(_row(headline.cells(one)) for one in judged)
+    head = "".join(f'<th scope="col">{name}</th>' for name in HEAD)
+    records = {one.scale: one for one in [*shown, *([found[0]] if found else [])]}
+    lines = " ".join(f"<b>{heading(scale)} record</b>: {facts(one)}" for scale, one in records.items())
+    return block(
+        f'<div class="ouikit-answer">{picture}<table class="ouikit-table ouikit-headlines"><thead><tr>{head}'
+        f"</tr></thead><tbody>{rows}</tbody></table>"
+        f'<p class="ouikit-made"><span>{KEY}</span></p>'
+        f'<p class="ouikit-made"><span>{lines}</span></p></div>'
     )
 
 
@@ -143,8 +212,11 @@ def beside(entry: Entry) -> str:
         return ""
     text = BESIDE
     for one in entry.beside:
-        text += _record_claims(one, entry)
-        text += "".join(block(_figure(one, figure, "../")) for figure in one.record["result"]["figures"])
+        text += f"\n### {heading(one.scale)} scale\n" + block(f'<p class="ouikit-made">{facts(one)}</p>')
+        words = f"All {len(one.claims)} lines at {escape(one.scale)} scale"
+        table = tables.claims(one.claims, one.scale, entry.paper.names).html
+        text += block(f'<details class="ouikit-folded"><summary>{words}</summary>{table}</details>')
+        text += block(_thumbnails(one, "../"))
     return text
 
 
@@ -174,25 +246,41 @@ def status(shelf: Shelf) -> str:
 
 
 def gallery(shelf: Shelf) -> str:
-    """Every figure of every record, with its chapter."""
+    """Every figure of every record, small, with its chapter."""
     text = GALLERY
     for entry in shelf.entries:
         text += f"\n## {entry.paper.title}\n\n[Read the chapter](chapters/{entry.paper.slug}.ipynb)\n"
-        shown = [(one, figure) for one in entry.published for figure in one.record["result"]["figures"]]
-        figures = "".join(_figure(one, figure, "", links=True) for one, figure in shown)
-        text += block(f'<div class="ouikit-gallery">{figures}</div>') if figures else "\nNo figures yet.\n"
+        shown = [
+            block(f'<p class="ouikit-made">{heading(one.scale)} scale</p>{small}')
+            for one in reversed(headline.by_scale(entry))
+            if (small := _thumbnails(one, ""))
+        ]
+        text += "".join(shown) or "\nNo figures yet.\n"
     return text
 
 
-def _figure(one: Published, figure: Mapping[str, Any], up: str, links: bool = False) -> str:
-    words = escape(tables.plain(figure["title"]))
-    if links:
-        place = f"{up}figures/{one.slug}/{one.scale}/{figure['name']}"
-        words += f' <span class="ouikit-who">{one.scale} scale · ' + " · ".join(
-            f'<a href="{place}-{theme}.svg">SVG, {theme}</a>' for theme in ("light", "dark")
-        )
-        words += "</span>"
-    caption = f"<figcaption>{words}</figcaption>"
+def _thumbnails(one: Published, up: str) -> str:
+    """A grid of a record's figures; each links to the full image of its theme, without any script."""
+    figures = one.record["result"]["figures"]
+    if not figures:
+        return ""
+    small = "".join(_thumbnail(one, figure, up) for figure in figures)
+    return f'<div class="ouikit-gallery">{small}</div>'
+
+
+def _thumbnail(one: Published, figure: Mapping[str, Any], up: str) -> str:
+    place = f"{up}figures/{one.slug}/{one.scale}/{figure['name']}"
+    links = "".join(
+        f'<a class="only-{theme}"{style} href="{place}-{theme}.svg">'
+        f'<img loading="lazy" alt="{escape(figure["alt"])}" src="{place}-{theme}.svg"></a>'
+        for theme, style in (("light", ""), ("dark", ' style="display:none"'))
+    )
+    caption = f"<figcaption>{escape(tables.plain(figure['title']))}</figcaption>"
+    return f'<figure class="ouikit-figure ouikit-thumbnail">{links}{caption}</figure>'
+
+
+def _figure(one: Published, figure: Mapping[str, Any], up: str) -> str:
+    caption = f"<figcaption>{escape(tables.plain(figure['title']))}</figcaption>"
     return f'<figure class="ouikit-figure">{_images(one, figure, up)}{caption}</figure>'
 
 

@@ -8,11 +8,13 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, files
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, files, version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -112,17 +114,20 @@ def _write_chapter(root: Path, entry: Entry, shelf: Shelf, out: Path) -> None:
     """The chapter's page, its figures, and its downloads."""
     slug = entry.paper.slug
     source = root / "chapters" / f"{slug}.ipynb"
-    executed = entry.fresh.folder / "executed.ipynb" if entry.fresh else source
+    executed = entry.fresh.folder / "executed.ipynb" if entry.fresh else None
     (out / "chapters").mkdir(exist_ok=True)
     downloads = out / "vendor" / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
+    notebook = json.loads(source.read_text())
+    if executed:
+        notebook = with_outputs(notebook, json.loads(executed.read_text()))
     notebook = with_pieces(
-        json.loads(executed.read_text()), badges.badge_line(entry, shelf.repository), pages.beside(entry)
+        notebook, badges.badge_line(entry, shelf.repository), pages.head_of(entry), pages.beside(entry)
     )
     (out / "chapters" / f"{slug}.ipynb").write_text(json.dumps(notebook, ensure_ascii=False, indent=1))
     (downloads / f"{slug}.bib").write_text(cite.bibtex(slug, entry.paper.citation))
     shutil.copy(source, downloads / f"{slug}.ipynb")
-    if entry.fresh:
+    if entry.fresh and executed:
         shutil.copy(executed, downloads / f"{slug}-executed.ipynb")
         shutil.copy(entry.fresh.folder / "record.json", downloads / f"{slug}-record.json")
     for one in entry.published:
@@ -133,20 +138,38 @@ def _write_chapter(root: Path, entry: Entry, shelf: Shelf, out: Path) -> None:
                 shutil.copy(one.folder / figure[theme], figures / f"{figure['name']}-{theme}.svg")
 
 
-def with_pieces(notebook: dict[str, Any], badge: str, beside: str) -> dict[str, Any]:
-    """The notebook with the badge line under its title and the larger scales before "Try it yourself"."""
+def with_outputs(source: dict[str, Any], executed: Mapping[str, Any]) -> dict[str, Any]:
+    """Today's notebook with the outputs of a run of its code: a corrected sentence needs no new run."""
+    ran = {cell["id"]: cell for cell in executed["cells"] if cell["cell_type"] == "code"}
+    cells = [
+        {**cell, "outputs": ran[cell["id"]]["outputs"]}
+        if cell["cell_type"] == "code" and cell["id"] in ran
+        else cell
+        for cell in source["cells"]
+    ]
+    return {**source, "cells": cells}
+
+
+def with_pieces(notebook: dict[str, Any], badge: str, head: str, beside: str) -> dict[str, Any]:
+    """The notebook with what is generated from records.
+
+    The badge line stands under the title, `head` at the end of "In one minute", the larger scales (`beside`)
+    before "Try it yourself".
+    """
     cells = [dict(cell, source="".join(cell["source"])) for cell in notebook["cells"]]
     for cell in cells:
         first, _, rest = cell["source"].partition("\n")
         if cell["cell_type"] == "markdown" and first.startswith("# "):
             cell["source"] = f"{first}\n{pages.block(badge)}\n{rest}"
             break
-    if beside:
-        spots = [i for i, cell in enumerate(cells) if cell["source"].startswith("## Try it yourself")]
-        at = spots[0] if spots else len(cells)
-        cells.insert(
-            at, {"cell_type": "markdown", "id": "published-beside", "metadata": {}, "source": beside}
-        )
+    for name, text, before in (
+        ("headline", head, "## What the paper claims"),
+        ("published-beside", beside, "## Try it yourself"),
+    ):
+        spots = [i for i, cell in enumerate(cells) if cell["source"].startswith(before)]
+        if text:
+            piece = {"cell_type": "markdown", "id": name, "metadata": {}, "source": text}
+            cells.insert(spots[0] if spots else len(cells), piece)
     return {**notebook, "cells": cells}
 
 
@@ -164,9 +187,9 @@ def _mathjax() -> Path:
     return path
 
 
-def digest(inputs: Iterable[Path]) -> str:
-    """16 hex digits over the names and bytes of files, and of all files below folders."""
-    total = hashlib.sha256()
+def digest(inputs: Iterable[Path], more: str = "") -> str:
+    """16 hex digits over the names and bytes of files, and of all files below folders, and over `more`."""
+    total = hashlib.sha256(more.encode())
     for given in inputs:
         below = sorted(given.rglob("*")) if given.is_dir() else [given]
         for path in below:
@@ -176,27 +199,90 @@ def digest(inputs: Iterable[Path]) -> str:
     return total.hexdigest()[:16]
 
 
-def build(assembled: Path, html: Path) -> None:
+def mirror(fresh: Path, kept: Path) -> None:
+    """Make `kept` equal to `fresh`, leaving alone every file that is equal already."""
+    wanted = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
+    for path in [path for path in kept.rglob("*") if path.is_file()]:
+        if path.relative_to(kept) not in wanted:
+            path.unlink()
+    for name in sorted(wanted):
+        target = kept / name
+        if not target.is_file() or target.read_bytes() != (fresh / name).read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(fresh / name, target)
+
+
+def build(assembled: Path, html: Path, work: Path) -> None:
     """Build the assembled book into `html`, warnings as errors; a failed build leaves the old site alone.
+
+    Args:
+        assembled: the sources.
+        html: the site, replaced as a whole at the end.
+        work: what the engine keeps to read only changed pages again. Made anew when something changed that
+            every page shows (configuration, contents, titles, style), and after whatever went wrong: what was
+            warned of once would not be again.
 
     Raises:
         BookError: with every warning and error of the engine.
     """
+    frame, stamp = _frame(assembled), work / "frame.digest"
+    if not stamp.exists() or stamp.read_text() != frame:
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        _run_engine(assembled, work)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    stamp.write_text(frame)
+    built = work / "_build" / "html"
+    vendor = assembled / "vendor"
+    for path in [p for top in ("figures", "downloads") for p in (built / top).rglob("*") if p.is_file()]:
+        if not (vendor / path.relative_to(built)).exists():  # of a figure that is no longer shown
+            path.unlink()
     html.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=html.parent, prefix=".book-") as scratch:
-        command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-W", "-n", "--keep-going"]
-        done = subprocess.run(
-            [*command, "--path-output", scratch, str(assembled)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise BookError(
-                f"the book does not build ({assembled}):\n{_complaints(done.stdout + done.stderr)}"
-            )
-        shutil.rmtree(html, ignore_errors=True)
-        shutil.move(Path(scratch) / "_build" / "html", html)
+        shutil.copytree(built, Path(scratch) / "new")
+        with signals_held_back():  # between the two renames there is no site
+            if html.exists():
+                html.rename(Path(scratch) / "old")
+            (Path(scratch) / "new").rename(html)
+
+
+def _frame(assembled: Path) -> str:
+    """Digest of what is repeated on every page: configuration, contents, style, and the pages' titles."""
+    fixed = [assembled / name for name in ("_config.yml", "_toc.yml", "_static")]
+    pages = sorted(path for path in assembled.rglob("*") if path.suffix in (".md", ".ipynb"))
+    titles = [_title(path) for path in pages if "vendor" not in path.relative_to(assembled).parts]
+    return digest(fixed, "\n".join([version("sphinx-book-theme"), *titles]))
+
+
+def _title(page: Path) -> str:
+    """The first heading of a page."""
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        text = "".join(json.loads(text)["cells"][0]["source"])
+    found = re.search(r"^# .*$", text, re.MULTILINE)
+    return found[0] if found else ""
+
+
+def _run_engine(assembled: Path, work: Path) -> None:
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-W", "-n", "--keep-going"]
+    done = subprocess.run(
+        [*command, "--path-output", str(work), str(assembled)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BookError(f"the book does not build ({assembled}):\n{_complaints(done.stdout + done.stderr)}")
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """SIGINT and SIGTERM that come meanwhile are delivered at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _complaints(log: str) -> str:

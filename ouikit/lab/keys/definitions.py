@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 Import = tuple[str, str]  # module and the name taken from it; "" is the module itself, "*" all its names
@@ -29,7 +29,7 @@ _MUTATORS = {
 
 @dataclass
 class Piece:
-    """Some statements: their digest and everything that they name.
+    """Some statements, and everything that they name.
 
     `chains` are dotted names as written (`plots.canvas`), `imports` the imports inside (alias -> targets),
     `loaded` modules that are imported by a computed or constant name (`a.b`, `a.*` for all below, `*` for
@@ -39,7 +39,6 @@ class Piece:
     names up in its own module (`globals()`).
     """
 
-    digest: str = ""
     chains: set[str] = field(default_factory=set)
     imports: dict[str, set[Import]] = field(default_factory=dict)
     loaded: set[str] = field(default_factory=set)
@@ -48,6 +47,19 @@ class Piece:
     bases: set[str] = field(default_factory=set)
     watches_subclasses: bool = False
     opaque: bool = False
+    nodes: list[ast.stmt] = field(default_factory=list)
+    packages: tuple[str, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the text without docstrings and imports of our own; worked out only for what is reached.
+
+        Imports of our own do not count as text, since what they import does: a function may move.
+        """
+        texts = [
+            ast.unparse(_Plain(self.packages).visit(ast.parse(ast.unparse(node)))) for node in self.nodes
+        ]
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest() if any(texts) else ""
 
 
 @dataclass(frozen=True)
@@ -133,20 +145,15 @@ def _defines(node: ast.stmt, known: Iterable[str]) -> set[str]:
 
 
 def names_in(nodes: list[ast.stmt], package: str, packages: tuple[str, ...]) -> Piece:
-    """What statements name, and the digest of their text without docstrings and imports of our own.
-
-    Imports of our own do not count as text, since what they import does: a function may move.
-    """
+    """What statements name."""
     reader = _Names(package, packages)
-    texts = []
+    reader.piece.nodes, reader.piece.packages = nodes, packages
     for node in nodes:
         reader.visit(node)
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
             reader.piece.registers |= {
                 _dotted(c.func) for c in ast.walk(node.value) if isinstance(c, ast.Call)
             }
-        texts.append(ast.unparse(_Plain(packages).visit(ast.parse(ast.unparse(node)))))
-    reader.piece.digest = hashlib.sha256("\n".join(texts).encode()).hexdigest() if any(texts) else ""
     return reader.piece
 
 

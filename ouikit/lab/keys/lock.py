@@ -6,9 +6,9 @@ counts the pins of the libraries that the code imports and of all that these req
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+from importlib.metadata import Distribution, PackageNotFoundError, distributions, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -31,10 +31,9 @@ def reached_pins(root: Path, libraries: Iterable[str]) -> Pins:
     pins = read_pins(root)
     modules = {library.partition(".")[0] for library in libraries}
     modules -= {"ouikit", "ouigemm", *sys.stdlib_module_names}
-    known = _distributions()
-    if not modules <= known.keys():
+    if not all(map(_providers, modules)):
         return pins
-    waiting = {_plain(name) for module in modules for name in known[module]}
+    waiting = {_plain(name) for module in modules for name in _providers(module)}
     found: set[str] = set()
     while waiting:
         found.add(name := waiting.pop())
@@ -44,14 +43,38 @@ def reached_pins(root: Path, libraries: Iterable[str]) -> Pins:
 
 def installed(modules: Iterable[str]) -> dict[str, str]:
     """Distribution -> version behind modules, of those that are installed; Python's own are none."""
-    names = {name for module in modules for name in _distributions().get(module.partition(".")[0], ())}
+    names = {name for module in modules for name in _providers(module.partition(".")[0])}
     return {_plain(name): version(name) for name in sorted(names)}
 
 
 @cache
-def _distributions() -> Mapping[str, list[str]]:
-    """Importable name -> distributions; finding it out reads the records of all that is installed."""
-    return packages_distributions()
+def _providers(module: str) -> tuple[str, ...]:
+    """Distributions that bring a top-level module, as `importlib.metadata.packages_distributions` has it.
+
+    That function makes an object of every installed file; here the lists of files are searched as text.
+    """
+    return tuple(one.metadata["Name"] for one, names in _tops() if module in names)
+
+
+@cache
+def _tops() -> list[tuple[Distribution, set[str]]]:
+    """Each installed distribution with the names of its top-level modules."""
+    return [(one, _declared(one) or _listed(one)) for one in distributions()]
+
+
+def _declared(one: Distribution) -> set[str]:
+    return set((one.read_text("top_level.txt") or "").split())
+
+
+# A line of RECORD: `folder/…/file.py,…` or `file.py,…`, in quotes where the path has a comma.
+_TOP = re.compile(r'^"?([^/,\n]+?)(?:/[^,\n]*)?\.py"?,', re.MULTILINE)
+
+
+def _listed(one: Distribution) -> set[str]:
+    record = one.read_text("RECORD")
+    if record is not None:
+        return set(_TOP.findall(record))
+    return {f.parts[0] if len(f.parts) > 1 else f.stem for f in one.files or () if f.suffix == ".py"}
 
 
 @cache
