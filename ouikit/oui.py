@@ -189,7 +189,7 @@ class OUI(Watch):
         return float(self._total) / self._readings
 
     def take(self) -> float:
-        """`compute()`, then `reset()`: the mean of one epoch. Raises RuntimeError before the first reading."""
+        """`compute()`, then `reset()`: the mean of an epoch. Raises RuntimeError before the first reading."""
         mean = self.compute()
         self.reset()
         return mean
