@@ -101,7 +101,7 @@ def default_engine() -> Engine:
 
 
 def default_jobs(scale: str) -> int | None:
-    """Workers where nobody says how many: `$OUIKIT_JOBS`; else none at the reduced scale, elsewhere one a core.
+    """Workers where nobody says how many: `$OUIKIT_JOBS`; else 0 at the reduced scale, elsewhere one a core.
 
     A worker's imports alone take some five CPU-seconds and half a gigabyte, each time a sweep starts; the
     budget of a reduced run, 60 CPU-seconds, is better spent in the notebook's own process.
