@@ -115,8 +115,7 @@ class OUI(Watch):
     `compute()`, unless all pairs are asked for. A batch of one sample is skipped. A smaller last
     batch counts like the others, and biases the balance indicator (see the module's text): use
     drop_last=True. Where activations are not finite, the reading is nan, and so is every mean that contains
-    it: a diverged network is not mistaken for a collapsed one. For a curve, call `compute()` and `reset()`
-    after every epoch.
+    it: a diverged network is not mistaken for a collapsed one. For a curve, call `take()` after every epoch.
 
     Args:
         model: any module.
@@ -188,6 +187,12 @@ class OUI(Watch):
         """The mean of the readings, in [0, 1]. Raises RuntimeError before the first one."""
         self._check_read()
         return float(self._total) / self._readings
+
+    def take(self) -> float:
+        """`compute()`, then `reset()`: the mean of an epoch. Raises RuntimeError before the first reading."""
+        mean = self.compute()
+        self.reset()
+        return mean
 
     def per_layer(self) -> dict[str, float]:
         """The same for each layer. Raises RuntimeError before the first reading."""

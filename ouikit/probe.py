@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ouikit.oui import OUI, balance_oui, fixed_pairs, pairwise_oui
+from ouikit.oui import balance_oui, fixed_pairs, pairwise_oui
 from ouikit.patterns import flat_bits, flip_rate, record_patterns
 
 
@@ -56,13 +56,6 @@ class Probe:
             "probe_shuffled": pairwise_oui(shuffle_samples(now), self.pairs),
             **flips,
         }
-
-
-def epoch_readings(oui: OUI, probe: Probe) -> dict[str, float]:
-    """One epoch's numbers: the mean of `oui` since its last reset, and what the probe reads now."""
-    value = oui.compute()
-    oui.reset()
-    return {"oui": value, **probe.read()}
 
 
 def shuffle_samples(patterns: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:

@@ -364,7 +364,8 @@ def test_the_protocol_of_the_weight_decay_paper() -> None:
                     model.eval()(batch)  # a validation pass neither counts nor shifts the count
         assert oui.compute() == pytest.approx(expected)
         assert oui.readings == 3
-        oui.reset()
+        assert oui.take() == pytest.approx(expected)
+        assert oui.readings == 0
         model.train()(data[4])  # the first batch of the next epoch is read again
         assert oui.compute() == pytest.approx(pairwise_oui(patterns_of(model, data[4]), pairs))
 

@@ -95,7 +95,8 @@ class Chapter:
                 f"{self.slug} is not federated; engine {str(engine)!r} runs {can or 'none of these chapters'}"
             )
         key = self.key(settings.parameters, engine)
-        return RunSpec(self.slug, settings, engine, default_jobs() if jobs is None else jobs, force, key)
+        workers = default_jobs(settings.scale) if jobs is None else jobs
+        return RunSpec(self.slug, settings, engine, workers, force, key)
 
     def key(self, parameters: Mapping[str, Any], engine: Engine = LOCAL) -> str:
         """Name of the run: code, parameters, definitions that the code reaches, lock, claims, device.

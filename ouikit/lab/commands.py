@@ -110,7 +110,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "flower://HOST:PORT of a SuperLink"
     )
     parser.add_argument("--engine", type=_engine, default=LOCAL, help=where)
-    many = "worker processes (default: one a core; 0: in the notebook)"
+    many = "worker processes (0: in the notebook; default: 0 at the reduced scale, else one a core)"
     parser.add_argument("--jobs", type=_jobs, help=many)
 
 

@@ -100,7 +100,13 @@ def default_engine() -> Engine:
     return Engine.parse(os.environ.get("OUIKIT_ENGINE") or "local")
 
 
-def default_jobs() -> int | None:
-    """Workers where nobody says how many: `$OUIKIT_JOBS`, else one per core."""
+def default_jobs(scale: str) -> int | None:
+    """Workers where nobody says how many: `$OUIKIT_JOBS`; else 0 at the reduced scale, elsewhere one a core.
+
+    A worker's imports alone take some five CPU-seconds and half a gigabyte, each time a sweep starts; the
+    budget of a reduced run, 60 CPU-seconds, is better spent in the notebook's own process.
+    """
     text = os.environ.get("OUIKIT_JOBS", "")
-    return int(text) if text else None
+    if text:
+        return int(text)
+    return 0 if scale == "reduced" else None

@@ -105,6 +105,16 @@ def test_digits() -> None:
         data.load("digits", train_size=1797)
 
 
+def test_digits_keep_the_first_of_the_validation_images() -> None:
+    whole, part = data.load("digits"), data.load("digits", validation_size=40)
+    assert len(part.validation) == 40
+    assert torch.equal(part.validation.labels, whole.validation.labels[:40])
+    assert torch.equal(part.probe(40), whole.probe(40)), "another mean or other images"
+    for size in (0, 1298):
+        with pytest.raises(ValueError, match="1 to 1297"):
+            data.load("digits", validation_size=size)
+
+
 # Glyphs
 
 

@@ -238,3 +238,12 @@ def test_hidden_cells_and_the_parameters_may_be_long(tasks):
     assert "visible code cell 6 has 17 lines; 15 at most" in problem
     nb.cells[-1].metadata["tags"] = ["hide-input"]
     assert complaints() == []
+
+
+def test_only_scales_beyond_the_reduced_one_start_workers(repo, monkeypatch):
+    monkeypatch.delenv("OUIKIT_JOBS")
+    toy = Chapter("toy", repo)
+    reduced, mine = toy.resolve(), toy.resolve(overrides={"gain": 3.0})
+    assert [toy.spec(reduced).jobs, toy.spec(mine).jobs, toy.spec(reduced, jobs=3).jobs] == [0, None, 3]
+    monkeypatch.setenv("OUIKIT_JOBS", "2")
+    assert [toy.spec(reduced).jobs, toy.spec(mine).jobs] == [2, 2]
