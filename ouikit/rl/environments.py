@@ -5,7 +5,7 @@ beside it. Copy i with seed s meets the states that `gym.make(env)` meets after 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -96,7 +96,7 @@ class CartPoles:
 
     def __init__(self, env: str, seeds: Sequence[int]) -> None:
         made = gym.make_vec(env, len(seeds), vectorization_mode="vector_entry_point")
-        self._carts: CartPoleVectorEnv = made.unwrapped  # type: ignore[assignment]
+        self._carts: Any = made.unwrapped  # whose state is declared as None
         self._streams = [np_random(seed)[0] for seed in seeds]
 
     def reset(self) -> np.ndarray:

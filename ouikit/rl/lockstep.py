@@ -244,13 +244,13 @@ def advantages(s: Settings, values: Tensor, rewards: Tensor, ended: Tensor, last
     values, rewards, ended `[…, steps]`, where `ended[t]` says that step t was an episode's last; last `[…]`:
     the value of the state after the last step.
     """
-    found, carried = torch.empty_like(rewards), torch.zeros_like(last)
-    alive = (~ended).float()
-    for t in reversed(range(rewards.shape[-1])):
-        after = s.gamma * alive[..., t]
-        carried = rewards[..., t] + after * last - values[..., t] + s.gae_lambda * after * carried
-        found[..., t], last = carried, values[..., t]
-    return found
+    after = s.gamma * (~ended)
+    errors = rewards + after * torch.cat([values[..., 1:], last[..., None]], -1) - values
+    carried, found = torch.zeros_like(last), []
+    for error, share in zip(errors.unbind(-1)[::-1], (s.gae_lambda * after).unbind(-1)[::-1], strict=True):
+        carried = torch.addcmul(error, share, carried)
+        found.append(carried)
+    return torch.stack(found[::-1], -1)
 
 
 def learn(
