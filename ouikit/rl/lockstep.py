@@ -231,8 +231,8 @@ def collect(
     (logits, values), (_, last) = agents(x), agents(agents.split(states))
     if cut.any():  # as in SB3: beyond a time limit the value of the state that was reached counts on
         gain += settings.gamma * own(cut) * agents(own(reached))[1]
-    blocks = [t.unflatten(1, (each, steps)) for t in (values, gain, own(ended))]
-    advantage = advantages(settings, *blocks, last).flatten(1)
+    value, reward, end = (t.unflatten(1, (each, steps)) for t in (values, gain, own(ended)))
+    advantage = advantages(settings, value, reward, end, last).flatten(1)
     log_probs = logits.log_softmax(2).gather(2, a[:, :, None]).squeeze(2)
     finite = _finite(logits, values) & last.isfinite().all(1)
     return Rollout(x, a, log_probs, advantage, advantage + values, states, finite)
