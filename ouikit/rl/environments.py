@@ -63,7 +63,7 @@ class Each:
             return gym.make(env, disable_env_checker=True)
 
         self._envs = SyncVectorEnv([one] * len(seeds), autoreset_mode=AutoresetMode.SAME_STEP)
-        self._seeds = list(seeds)
+        self._seeds: list[int | None] = list(seeds)
         states, actions = self._envs.single_observation_space, self._envs.single_action_space
         if not isinstance(actions, gym.spaces.Discrete) or len(states.shape or ()) != 1:
             raise TypeError(f"{env}: actions must be discrete and states vectors, not {actions} and {states}")
