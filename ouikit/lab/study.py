@@ -125,8 +125,13 @@ class Study:
         *,
         seeds: Sequence[int],
         title: str = "",
+        here: bool = False,
     ) -> pd.DataFrame:
-        """`ouikit.lab.sweep`, kept beside this chapter's runs: every scale shares the cells."""
+        """`ouikit.lab.sweep`, kept beside this chapter's runs: every scale shares the cells.
+
+        `here` is for cells that do much in one program: they run in this process, one after the other, which
+        saves a worker's start and memory, unless the run says how many workers it wants.
+        """
         device = device_kind(self.run.parameters.get("device", "auto"))
         rows = sweep(
             cell,
@@ -135,7 +140,7 @@ class Study:
             store=self.chapter.folder("cells"),
             context=canonical([self.chapter.lock, device, self._data]),
             engine=self.run.engine,
-            jobs=self.run.jobs,
+            jobs=0 if here and self.run.jobs is None else self.run.jobs,
             force=self.run.force,
             title=title or self.chapter.slug,
         )

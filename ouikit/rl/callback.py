@@ -154,5 +154,9 @@ def _spread(observations: np.ndarray, size: int) -> np.ndarray:
     states = observations.swapaxes(0, 1).reshape(-1, *observations.shape[2:])
     if len(states) < 2:
         raise ValueError("the first rollout has a single state: raise n_steps, or give a probe")
-    chosen = np.linspace(0, len(states) - 1, min(size, len(states))).round().astype(int)
-    return states[chosen].copy()
+    return states[evenly(len(states), size)].copy()
+
+
+def evenly(count: int, size: int) -> np.ndarray:
+    """At most `size` of so many places, from the first to the last."""
+    return np.linspace(0, count - 1, min(size, count)).round().astype(int)

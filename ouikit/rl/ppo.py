@@ -1,4 +1,4 @@
-"""PPO of Stable-Baselines3 with every constant written down, from a setting to a table of numbers.
+"""PPO with every constant written down, for Stable-Baselines3 and for `ouikit.rl.lockstep`; tables of runs.
 
 No constant of arXiv 2603.09950 is known. Those here are CleanRL's for classic control, with a constant
 learning rate, separate networks, and rewards that are scaled for learning only.
@@ -10,11 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import gymnasium as gym
-import numpy as np
 import pandas as pd
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
@@ -90,23 +88,6 @@ class Run:
     diverged: bool
 
 
-class Episodes(BaseCallback):
-    """Keeps when each episode ended and its return, unscaled, as SB3's Monitor reports them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ended: list[tuple[int, float]] = []
-
-    def _on_step(self) -> bool:
-        if self.locals["dones"].any():
-            self.ended += [
-                (self.num_timesteps, info["episode"]["r"])
-                for info in self.locals["infos"]
-                if "episode" in info
-            ]
-        return True
-
-
 def model_of(settings: Settings, seed: int) -> PPO:
     """A fresh PPO model with its environments; seeds that differ share no environment stream.
 
@@ -138,23 +119,6 @@ def model_of(settings: Settings, seed: int) -> PPO:
             "optimizer_kwargs": {"eps": s.adam_eps},
         },
     )
-
-
-def train(settings: Settings, seed: int) -> Run:
-    """Train once. A run whose policy or values stop being finite is recorded as diverged, not raised."""
-    model = model_of(settings, seed)
-    watch, episodes = OUICallback(size=settings.probe), Episodes()
-    try:
-        model.learn(settings.steps, callback=[watch, episodes])
-    except (ValueError, RuntimeError):  # a policy's nan; its infinity, which turns into nan as it is sampled
-        if _finite(model, watch.probe):
-            raise
-    finally:
-        model.env.close()  # type: ignore[union-attr]
-    history = pd.DataFrame(watch.history).reindex(range(settings.updates + 1))
-    history["updates"] = np.arange(len(history), dtype=float)
-    ended = pd.DataFrame(episodes.ended, columns=["step", "return"])
-    return Run(history, ended, not _finite(model, watch.probe))
 
 
 def first_update(
@@ -217,17 +181,3 @@ def _slack(history: pd.DataFrame) -> pd.Series:
     """`|ΔOUI|` − 2 · flips, the larger of the two networks', at each reading; B is even."""
     nets = [history[net].diff().abs() - 2 * history[f"{net}_flips"] for net in ("actor", "critic")]
     return pd.concat(nets, axis=1).max(axis=1, skipna=False)
-
-
-@torch.no_grad()
-def _finite(model: PPO, probe: np.ndarray | None) -> bool:
-    """Whether policy and values are, on the probe, the last rollout and the states to act on.
-
-    Weights that are merely huge overflow on the way, and in some states only.
-    """
-    if probe is None or model._last_obs is None:  # nothing was learnt yet
-        return True
-    policy, seen = model.policy, model.rollout_buffer.observations.reshape(-1, *probe.shape[1:])
-    states = np.concatenate([probe, seen, np.asarray(model._last_obs)])
-    actor, critic = policy.mlp_extractor(policy.extract_features(policy.obs_to_tensor(states)[0]))
-    return bool(policy.action_net(actor).isfinite().all() and policy.value_net(critic).isfinite().all())

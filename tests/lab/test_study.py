@@ -1,6 +1,8 @@
 """The notebook's side: parameters, record, verdicts that raise, and what must never raise."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -49,6 +51,17 @@ def test_a_run_leaves_record_rows_and_figures(repo, capsys):
     assert "scale: reduced" in shown
     assert "reproduced  grows" in shown
     assert "Run key" in shown
+
+
+def test_cells_of_much_work_run_here_unless_the_run_asks_for_workers(repo):
+    study = play(repo)["study"]
+
+    def process(seed):
+        return [{"metric": "process", "value": os.getpid()}]
+
+    assert study.sweep(process, [{}], seeds=[0], here=True).value.tolist() == [os.getpid()]
+    study.run = replace(study.run, jobs=1)
+    assert study.sweep(process, [{}], seeds=[1], here=True).value.tolist() != [os.getpid()]
 
 
 @pytest.mark.parametrize(

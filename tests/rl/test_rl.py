@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import configure
 from torch import nn
 
 from ouikit import balance_oui
-from ouikit.rl import OUICallback, OUIPruner, TrialCallback, callback, ppo, pruner, single_file
+from ouikit.rl import OUICallback, OUIPruner, TrialCallback, callback, ppo, pruner
 from ouikit.rl.ppo import Settings
 from ouikit.signals import flip_bounds
 
@@ -36,23 +36,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def run():
-    return ppo.train(SMALL, seed=0)
-
-
-def test_a_reading_before_the_first_update_and_after_each(run):
-    history = run.history
-    assert SMALL.updates == 4
-    assert history.updates.tolist() == [0, 1, 2, 3, 4]
-    assert history.step.tolist() == [128, 256, 384, 512, 512]
-    assert history.loc[0, ["actor_flips", "critic_flips", "clipped", "kl", "entropy"]].isna().all()
-    assert (history.loc[0, ["actor_moved", "critic_moved"]] == 0).all()
-    assert history.loc[1:].notna().all(axis=None)
-    assert (history.loc[1:, "entropy"] > 0).all()
-    assert history.loc[1, "actor_moved"] == history.loc[1, "actor_flips"]
 
 
 def test_oui_is_that_of_the_signs_at_the_linear_layers():
@@ -156,23 +139,9 @@ def test_what_cannot_be_watched_says_why(model, watch, error, message):
         model().learn(64, callback=watch())
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_others(run):
-    again, other = ppo.train(SMALL, seed=0), ppo.train(SMALL, seed=1)
-    pd.testing.assert_frame_equal(again.history, run.history)
-    assert not other.history.equals(run.history)
-
-
 def test_seeds_share_no_environment_stream():
     first, second = (ppo.model_of(SMALL, seed).env.reset() for seed in (0, 1))
     assert not {tuple(state) for state in first} & {tuple(state) for state in second}
-
-
-def test_the_learner_sees_scaled_rewards_and_the_report_real_ones(run):
-    model, episodes = ppo.model_of(SMALL, 0), ppo.Episodes()
-    model.learn(512, callback=episodes)
-    assert np.allclose(model.rollout_buffer.rewards, 0.02)  # CartPole pays 1 a step, less where time ran out
-    assert all(reward == int(reward) and reward >= 8 for _, reward in episodes.ended)
-    assert run.episodes["return"].tolist() == [reward for _, reward in episodes.ended]
 
 
 def test_separate_networks_with_the_constants_asked_for():
@@ -185,61 +154,6 @@ def test_separate_networks_with_the_constants_asked_for():
     assert model.policy.optimizer.defaults["eps"] == 1e-5
     model.learn(512)
     assert model.policy.optimizer.param_groups[0]["lr"] == SMALL.lr  # nothing anneals it
-
-
-def test_a_run_that_diverges_is_recorded_with_nan_and_does_not_raise():
-    settings = Settings(
-        lr=1e30, steps=1024, envs=2, rollout=64, hidden=8, activation="relu", reward_scale=1.0
-    )
-    run = ppo.train(settings, seed=0)
-    rows = pd.DataFrame(ppo.long_rows(run, settings))
-    assert run.diverged
-    assert len(run.history) == settings.updates + 1
-    last = rows[rows.step == 1.0].set_index("metric").value
-    assert last.diverged == 1
-    assert last.drop("diverged").isna().all()
-    whole = pd.DataFrame(ppo.long_rows(ppo.train(SMALL, 0), SMALL))
-    assert set(rows.metric) == set(whole.metric)
-    assert len(rows) == len(whole)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_whatever_a_policy_becomes_that_is_not_finite_is_a_divergence(monkeypatch, value):
-    """SB3 answers nan with one error and an infinity, which turns into nan as it is sampled, with another."""
-
-    def poison(model):
-        with torch.no_grad():
-            model.policy.action_net.bias[0] = value
-
-    monkeypatch.setattr(ppo.PPO, "train", poison)
-    assert ppo.train(SMALL, 0).diverged
-
-
-@pytest.mark.parametrize("where", ["the rollout", "the states to act on"])
-def test_a_policy_that_overflows_in_some_states_is_not_finite(where):
-    model, origin = ppo.model_of(SMALL, 0), np.zeros((2, 4), np.float32)
-    model.learn(128)
-    nn.init.constant_(model.policy.value_net.weight, 3e38)  # times a sum of tanh: 0 at the origin
-    for layer in model.policy.mlp_extractor.value_net[::2]:
-        nn.init.constant_(layer.weight, 10)
-        nn.init.zeros_(layer.bias)
-    seen, model._last_obs = model._last_obs, origin
-    model.rollout_buffer.reset()
-    assert ppo._finite(model, origin)
-    if where == "the rollout":
-        model.rollout_buffer.observations[0] = np.abs(seen) + 1
-    else:
-        model._last_obs = np.abs(seen) + 1
-    assert not ppo._finite(model, origin)
-
-
-def test_an_error_that_is_no_divergence_is_raised(monkeypatch):
-    def broken(self):
-        raise ValueError("something else")
-
-    monkeypatch.setattr(OUICallback, "_on_rollout_end", broken)
-    with pytest.raises(ValueError, match="something else"):
-        ppo.train(SMALL, 0)
 
 
 def test_the_long_table_by_hand():
@@ -352,31 +266,6 @@ def test_a_trial_reports_its_return_to_any_pruner():
     (trial,) = study.trials
     assert list(trial.intermediate_values) == [64, 128, 192, 256]
     assert trial.user_attrs["oui/progress"] == 0.75  # of the last rollout nothing was learnt yet
-
-
-@pytest.mark.slow
-def test_the_single_file_learns_as_sb3_does():
-    settings = Settings(steps=10_240, lr=3e-3)
-    mine = np.mean(single_file.train(settings, 0)[-20:])
-    theirs = ppo.train(settings, 0).episodes["return"][-20:].mean()
-    assert mine > 40  # an untrained policy reaches 20
-    assert theirs > 40
-
-
-def test_advantages_are_those_of_sb3():
-    model = ppo.model_of(SMALL, 0)
-    model.learn(128)
-    buffer = model.rollout_buffer
-    buffer.generator_ready = False
-    shape = (SMALL.rollout, SMALL.envs)
-    values, rewards, starts = (torch.rand(shape), torch.rand(shape), (torch.rand(shape) < 0.1).float())
-    last, done = torch.rand(SMALL.envs), np.array([0.0, 1.0])
-    buffer.values, buffer.rewards, buffer.episode_starts = (t.numpy() for t in (values, rewards, starts))
-    buffer.advantages = np.zeros(shape, np.float32)
-    buffer.compute_returns_and_advantage(last, done)
-    ended = torch.cat([starts[1:], torch.as_tensor(done).float()[None]]).bool()
-    mine = single_file._advantages(SMALL, values, rewards, ended, last)
-    assert np.allclose(mine, buffer.advantages, atol=1e-5)
 
 
 def test_every_environment_of_the_study_exists():
