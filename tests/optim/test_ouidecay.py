@@ -281,11 +281,10 @@ def test_each_layer_draws_positions_of_its_own() -> None:
     with torch.no_grad():
         for layer in (model.stem, model.left, model.right):
             layer.weight.fill_(1.0)
-    control, _ = steered(model)
-    control._reader.wanted = True
+    control, _ = steered(model, gap=1)
     model(torch.randn(64, 1, 5, 5))
     latest = control._reader.take()
-    assert not torch.equal(latest["left"], latest["right"])
+    assert not torch.equal(latest["left"][0], latest["right"][0])
 
 
 def test_only_training_passes_that_an_update_will_use_are_read() -> None:
@@ -310,7 +309,7 @@ def test_batches_of_one_sample_are_passed_over_and_the_last_pass_counts() -> Non
     for module in model:
         if isinstance(module, nn.BatchNorm1d):
             module.eval()
-    control, _ = steered(model, gap=3, memory=3)
+    control, optimiser = steered(model, gap=3, memory=3)
     batches = [torch.randn(8, 6), torch.randn(1, 6), torch.randn(8, 6)]
     values = []
     for x in batches:
@@ -322,6 +321,7 @@ def test_batches_of_one_sample_are_passed_over_and_the_last_pass_counts() -> Non
         if len(x) > 1:
             with torch.no_grad():
                 values.append(balance_oui(model[3](model[2](model[1](hidden))) > 0))
+        optimiser.step()
         control.step()
     assert control.log[0].oui["3"] == pytest.approx(np.mean(values))
 
@@ -377,11 +377,13 @@ def test_other_maps() -> None:
 
 def test_what_cannot_be_read_is_said() -> None:
     model = mlp()
-    control, _ = steered(model, gap=2)
+    control, optimiser = steered(model, gap=2)
     with pytest.raises(RuntimeError, match="learning rate"):
         _ = control.mean_multiplier
+    optimiser.step()
     control.step()
-    with pytest.raises(RuntimeError, match="no reading of 3, 6 at step 2"):
+    optimiser.step()
+    with pytest.raises(RuntimeError, match="no reading of any steered layer at step 2"):
         control.step()
 
 
