@@ -162,9 +162,9 @@ class OUIDecay:
     optimiser's next step; a schedule that multiplies what it finds must multiply "initial_weight_decay".
 
     Only batches that the next update will use are read; the others cost one empty call per layer. Where
-    gradients are accumulated, or a layer runs twice, the last pass counts. What cannot be read (batches of
-    one sample, which the authors' code counts as 0, inputs without a batch dimension: `ouikit.watch.readable`)
-    is passed over. Layers that have not been read when an update is due keep their λ₀, as the `out_proj` of
+    gradients are accumulated, or a layer runs twice, the last pass counts. What cannot be read (see
+    `ouikit.watch.readable`) is passed over, as are batches of one sample, which the authors' code counts as
+    0. Layers that have not been read when an update is due keep their λ₀, as the `out_proj` of
     MultiheadAttention does, which torch never calls; those that the first pass leaves out are named in a
     warning. An update for which outputs that are not finite were read leaves the decay unchanged: the
     training has diverged, which shows in its loss.
