@@ -55,6 +55,7 @@ def compiled() -> None:
                 fast(batch()).sum().backward()
         assert oui.readings == 10
         assert oui.compute() == pytest.approx(expected(model, batch()))
+    torch.compiler.reset()
     with OUI(model, "balance"), pytest.raises(Exception, match=CLOSE):
         torch.compile(model, backend="eager", fullgraph=True)(batch())
     torch.compiler.reset()
@@ -126,19 +127,19 @@ def checkpointed() -> None:
 
 
 def counted() -> None:
-    model = network()
+    model, x = network(), batch()
 
     def flops() -> int:
         with FlopCounterMode(display=False) as counter:
-            model(batch())
+            model(x)
         return counter.get_total_flops()
 
-    plain, graph = flops(), make_fx(model)(batch()).code
+    plain, graph = flops(), make_fx(model)(x).code
     with OUI(model, "pairwise") as oui:
         assert flops() == plain
-        assert make_fx(model)(batch()).code == graph
+        assert make_fx(model)(x).code == graph
         with torch.device("meta"):  # where tensors are made, not where they are
-            model(batch())
+            model(x)
     assert oui.readings == 3
     assert oui.compute() == pytest.approx(one_pairwise(model))
 
