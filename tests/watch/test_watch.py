@@ -407,12 +407,17 @@ def test_what_a_monitor_cannot_do_is_counted_and_not_raised(monkeypatch: pytest.
 def test_one_value_that_is_not_finite_is_found_and_huge_ones_are_not(
     value: float, dtype: torch.dtype
 ) -> None:
-    z = torch.full((7, 33), torch.finfo(dtype).max, dtype=dtype)
-    z[3] *= -1
-    assert float(nan_unless_finite(z)) == 0
-    z[5, 21] = value
-    assert math.isnan(nan_unless_finite(z))
-    assert math.isnan(nan_unless_finite(z.T))
+    for shape in ((7, 33), (3, 70_000), (300, 2), (8, 3, 5, 5)):
+        z = torch.full(shape, torch.finfo(dtype).max, dtype=dtype)
+        z[1] *= -1
+        for autocast in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                assert float(nan_unless_finite(z)) == 0
+        for last in (-1, shape[-1] // 2):
+            spoiled = z.clone()
+            spoiled[2].view(-1)[last] = value
+            assert math.isnan(nan_unless_finite(spoiled))
+            assert math.isnan(nan_unless_finite(spoiled.transpose(0, 1)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
