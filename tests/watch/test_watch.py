@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from conftest import ROOT
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -299,6 +299,15 @@ def replicated() -> None:
         worker.join()
     assert oui.readings == 2
     assert list(oui.per_layer()) == ["1", "3"]
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        process = nn.parallel.DistributedDataParallel(network())
+        with OUI(process, "balance") as own:
+            process(batch()).sum().backward()
+        assert list(own.per_layer()) == ["1", "3"]
+        assert own.compute() == pytest.approx(expected(network(), batch()))
+    finally:
+        distributed.destroy_process_group()
     state = oui.state_dict()
     for other in (network(), torch.compile(network(), backend="eager"), nn.DataParallel(network())):
         with OUI(other, "balance") as again:
