@@ -2,6 +2,7 @@
 
 from torch import nn
 
+_PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
@@ -26,20 +27,24 @@ def plain_names(model: nn.Module) -> dict[str, str]:
 
 
 def _named(model: nn.Module, duplicates: bool) -> list[tuple[str, nn.Module, str]]:
-    plain, inside = {"": ""}, dict[str, str]()
-    found = []
-    for name, module in model.named_modules(remove_duplicate=not duplicates):
+    named = list(model.named_modules(remove_duplicate=not duplicates))
+    inside = {name: part for name, module in named if module._modules and (part := _inside(module))}
+    if not inside:
+        return [(name, module, name) for name, module in named]
+    plain = {"": ""}
+    for name, _ in named[1:]:
         outer, _, own = name.rpartition(".")
-        if name:
-            same, prefix = inside[outer] == own, plain[outer]
-            plain[name] = prefix if same else f"{prefix}.{own}" if prefix else own
-        inside[name] = _inside(module)
-        found.append((plain[name], module, name))
-    return found
+        prefix = plain[outer]
+        plain[name] = prefix if inside.get(outer) == own else f"{prefix}.{own}" if prefix else own
+    return [(plain[name], module, name) for name, module in named]
 
 
 def _inside(module: nn.Module) -> str:
     """Under which name a wrapper keeps the module that it wraps; "" for other modules."""
-    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+    children = module._modules
+    if "module" in children and isinstance(module, _PARALLEL):
         return "module"
-    return next((name for name in _INSIDE if name in module._modules), "")
+    for name in _INSIDE:
+        if name in children:
+            return name
+    return ""
