@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ouikit.watch import modules_by_name
+
 _REGISTERED: list[type[nn.Module]] = [
     nn.ReLU,
     nn.ReLU6,
@@ -92,8 +94,8 @@ def _is_gate_class(kind: type[nn.Module]) -> bool:
 
 
 def gate_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """The gates of a model by name, in the order of `model.named_modules()`."""
-    return {name: module for name, module in model.named_modules() if is_gate(module)}
+    """The gates of a model by name, as `modules_by_name`, in the order of `model.named_modules()`."""
+    return {name: module for name, module in modules_by_name(model).items() if is_gate(module)}
 
 
 def unregistered_gates(model: nn.Module) -> str:
@@ -102,9 +104,9 @@ def unregistered_gates(model: nn.Module) -> str:
     Torch's own classes are known, and modules around a gate are watched at that gate.
     """
     found: dict[str, list[str]] = {}
-    for name, module in model.named_modules():
+    for name, module in modules_by_name(model).items():
         kind = type(module)
-        if kind.__module__.startswith("torch.") or module is model or any(map(is_gate, module.modules())):
+        if kind.__module__.startswith("torch.") or not name or any(map(is_gate, module.modules())):
             continue
         if any(name.startswith(f"{outer}.") for names in found.values() for outer in names):
             continue
@@ -132,8 +134,8 @@ def _behaves_like_a_gate(module: nn.Module) -> bool:
         return False
     dtype = next((tensor.dtype for tensor in held if tensor.is_floating_point()), torch.float32)
     count = 4 * max(width, 8)
-    z = torch.linspace(-4, 4, count + 1, dtype=torch.float64)[1:].to(dtype).view(4, -1)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    z = torch.linspace(-4, 4, count + 1, dtype=torch.float64, device="cpu")[1:].to(dtype).view(4, -1)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0), device="cpu")
     moved = z.flatten()[order].view_as(z)
     try:
         with torch.random.fork_rng(devices=[]):

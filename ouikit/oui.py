@@ -10,7 +10,8 @@ Both see each layer with equal weight, whatever its width.
 
 import math
 import random
-from collections.abc import Iterable
+import warnings
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -18,7 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ouikit.patterns import Pattern, Watch, flat_bits, hamming_distances, named_layers, positive
+from ouikit.patterns import (
+    LOCK,
+    Pattern,
+    Watch,
+    _outside,
+    flat_bits,
+    hamming_distances,
+    listed,
+    named_layers,
+    positive,
+)
+from ouikit.watch import nan_unless_finite
 
 Kind = Literal["pairwise", "balance"]
 KINDS: dict[object, str] = {
@@ -81,7 +93,9 @@ def fixed_pairs(batch_size: int, k: int = 28, seed: int = 0) -> Tensor:
     total = math.comb(batch_size, 2)
     ranks = random.Random(seed).sample(range(total), min(k, total))
     larger = [(1 + math.isqrt(1 + 8 * rank)) // 2 for rank in ranks]  # pair (i, j) has rank j(j−1)/2 + i
-    return torch.tensor([(rank - math.comb(j, 2), j) for rank, j in zip(ranks, larger, strict=True)])
+    return torch.tensor(
+        [(rank - math.comb(j, 2), j) for rank, j in zip(ranks, larger, strict=True)], device="cpu"
+    )
 
 
 def balance_oui(pattern: Pattern) -> float:
@@ -112,10 +126,16 @@ class OUI(Watch):
     Every forward pass `model(x)` in the chosen mode gives a *reading*: the indicator of that batch,
     each layer with equal weight. `compute()` is the plain mean of the readings. Nothing is stored
     but sums, so memory does not grow; no gradient is touched; nothing waits for a GPU before
-    `compute()`, unless all pairs are asked for. A batch of one sample is skipped. A smaller last
-    batch counts like the others, and biases the balance indicator (see the module's text): use
-    drop_last=True. Where activations are not finite, the reading is nan, and so is every mean that contains
-    it: a diverged network is not mistaken for a collapsed one. For a curve, call `take()` after every epoch.
+    `compute()`, unless all pairs are asked for. A smaller last batch counts like the others, and biases the
+    balance indicator (see the module's text): use drop_last=True. Where a layer's pre-activations are not all
+    finite, its value is nan, and so is every mean that contains it: a diverged network is not mistaken for a
+    collapsed one. For a curve, call `take()` after every epoch.
+
+    Nothing is raised inside a forward pass. What cannot be read there (a batch of one sample, a fake, sparse
+    or vmapped tensor, …; the science reference has a table) is passed over and counted: `passed_over` holds
+    layer → reason → how often since the last reset; `compute()` warns of layers that were never read, and
+    raises where nothing was. Layers may see samples of their own number, as experts do: each is read on the
+    rows of its own input, and `balance` depends on how many these are.
 
     Args:
         model: any module.
@@ -124,16 +144,19 @@ class OUI(Watch):
         layers: as in `record_patterns`; None watches every gate module.
         pairs: for "pairwise": how many pairs are drawn by `fixed_pairs(B, pairs, seed)`, once for each batch
             size B; None takes all pairs.
-        every: read the 1st, (every + 1)-th, … forward pass in this mode since the last `reset()`.
+        every: read one forward pass of this mode in so many, counted since the last `reset()`.
+        first: the number of the first one, from 1. None is `every`, as in the paper's code: with every=10
+            the passes 10, 20, … are read, and none where there are fewer. first=1 reads 1, 11, 21, …
         mode: "train", "eval" or "any": the mode of the model, `model.training`, that is read.
         seed: of the pairs.
 
-    Under `torch.compile`, attach it before the first call: a model compiled earlier runs without the hooks.
+    Under `torch.compile`, attach it before the first call: a model compiled earlier runs without the hooks,
+    and a graph ends at each watched layer. Before torch.export or torch.jit.script, `close()` it.
     On a GPU a reading launches about ten small kernels a layer, which shows where launches are the limit: on
     an H200 a training step of a ResNet-18 on 512 images of 32×32 took 1.25 times as long in float32 and 1.4
     times under bfloat16; with `every=10` no longer than without.
 
-    The protocol of arXiv 2504.17160, in training mode, every 10th batch, with 28 fixed pairs, is
+    The protocol of arXiv 2504.17160 (in training mode, the batches 10, 20, … of an epoch, 28 fixed pairs) is
     `OUI(model, kind="pairwise", every=10)`, computed and reset after every epoch.
 
     Detach it with `close()`, or use it as a context manager. Raises TypeError without a kind, ValueError for
@@ -147,6 +170,8 @@ class OUI(Watch):
     (4, True)
     """
 
+    samples = 2  # an indicator compares them
+
     def __init__(
         self,
         model: nn.Module,
@@ -155,6 +180,7 @@ class OUI(Watch):
         layers: Iterable[str] | None = None,
         pairs: int | None = 28,
         every: int = 1,
+        first: int | None = None,
         mode: Literal["train", "eval", "any"] = "train",
         seed: int = 0,
     ) -> None:
@@ -163,7 +189,10 @@ class OUI(Watch):
             raise ValueError(f"mode = {mode!r}: choose 'train', 'eval' or 'any'")
         if every < 1 or (pairs is not None and pairs < 1):
             raise ValueError(f"every = {every} and pairs = {pairs} must be at least 1")
-        self.kind, self.pairs, self.every, self.mode, self.seed = kind, pairs, every, mode, seed
+        if first is not None and first < 1:
+            raise ValueError(f"first = {first}: passes are counted from 1")
+        self.kind, self.pairs, self.mode, self.seed = kind, pairs, mode, seed
+        self.every, self.first = every, every if first is None else first
         self.reset()
         super().__init__(model, layers)
 
@@ -174,6 +203,7 @@ class OUI(Watch):
             "kind": self.kind,
             "pairs": self.pairs,
             "every": self.every,
+            "first": self.first,
             "mode": self.mode,
             "seed": self.seed,
         }
@@ -184,8 +214,14 @@ class OUI(Watch):
         return self._readings
 
     def compute(self) -> float:
-        """The mean of the readings, in [0, 1]. Raises RuntimeError before the first one."""
+        """The mean of the readings, in [0, 1]. Raises RuntimeError before the first one.
+
+        Layers that ran and were never read are named in a warning.
+        """
         self._check_read()
+        unread = {n: reasons for n, reasons in self.passed_over.items() if n not in self._layers}
+        if unread:
+            warnings.warn(f"never read, and not in this mean: {listed(unread)}", stacklevel=_outside())
         return float(self._total) / self._readings
 
     def take(self) -> float:
@@ -205,6 +241,7 @@ class OUI(Watch):
         self._readings = 0
         self._total: Tensor | float = 0.0
         self._layers: dict[str, tuple[Tensor | float, int]] = {}
+        self._passed_over = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Settings and sums as plain numbers: goes into a checkpoint or JSON."""
@@ -230,27 +267,25 @@ class OUI(Watch):
 
     def _check_read(self) -> None:
         if self._readings == 0:
+            passed_over = f"; passed over: {listed(self.passed_over)}" if self.passed_over else ""
             raise RuntimeError(
                 f"no reading yet: {self._passes['train']} forward passes in training mode and "
                 f"{self._passes['eval']} in evaluation mode since the last reset; mode={self.mode!r} "
-                "is read, by calls model(x), not model.forward(x), of at least 2 samples"
+                f"is read, one in {self.every} from number {self.first}, by calls model(x), not "
+                f"model.forward(x), of at least 2 samples{passed_over}"
             )
 
-    def _begin(self) -> bool:
+    def _begin(self) -> dict[str, Tensor] | None:
         mode = "train" if self.model.training else "eval"
-        before = sum(self._passes.values()) if self.mode == "any" else self._passes[mode]
-        self._passes[mode] += 1
-        self._values: dict[str, Tensor] = {}
-        self._samples = 0
-        return self.mode in (mode, "any") and before % self.every == 0
+        with LOCK:
+            self._passes[mode] += 1
+            number = sum(self._passes.values()) if self.mode == "any" else self._passes[mode]
+        due = number >= self.first and (number - self.first) % self.every == 0
+        return {} if due and self.mode in (mode, "any") else None
 
-    def _see(self, name: str, z: Tensor) -> None:
-        bits = flat_bits(positive(z), name)
-        self._samples = self._samples or len(bits)
-        _check_agree(name, len(bits), self._samples)
-        if len(bits) >= 2:
-            self._values[name] = self._read(bits)
-            self._last = z.detach()
+    def _see(self, kept: dict[str, Tensor], name: str, z: Tensor) -> None:
+        # A diverged network is not a collapsed one. Before the gate: one in place overwrites what it was.
+        kept[name] = self._read(flat_bits(positive(z), name)) + nan_unless_finite(z)
 
     def _read(self, bits: Tensor) -> Tensor:
         if self.kind == "balance":
@@ -258,19 +293,22 @@ class OUI(Watch):
         pairs = None if self.pairs is None else _drawn(len(bits), self.pairs, self.seed, bits.device)
         return _pairwise(bits, pairs)
 
-    def _end(self) -> None:
-        if not self._values:
+    def _end(self, kept: dict[str, Tensor], ran: Collection[str]) -> None:
+        if not kept:
             return
-        # A diverged network is not a collapsed one. A value that is not finite reaches the last layer from
-        # anywhere, so only that layer is checked, without waiting for a GPU: 0 · Σz is nan there, else 0.
-        finite = 0.0 * self._last.float().sum()
-        del self._last
-        values = {name: value + finite.to(value.device) for name, value in self._values.items()}
-        self._total = self._total + sum(value.to(finite.device) for value in values.values()) / len(values)
-        self._readings += 1
-        for name, value in values.items():
-            total, count = self._layers.get(name, (0.0, 0))
-            self._layers[name] = (total + value, count + 1)
+        *_, last = kept.values()
+        mean: Any = sum(value.to(last.device) for value in kept.values()) / len(kept)
+        with LOCK:
+            self._total = _plus(self._total, mean)
+            self._readings += 1
+            for name, value in kept.items():
+                total, count = self._layers.get(name, (0.0, 0))
+                self._layers[name] = (_plus(total, value), count + 1)
+
+
+def _plus(total: Tensor | float, value: Tensor) -> Tensor:
+    """Replicas of a model are on devices of their own; a sum stays where it began."""
+    return total + (value.to(total.device) if isinstance(total, Tensor) else value)
 
 
 def _balance(bits: Tensor) -> Tensor:

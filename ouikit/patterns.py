@@ -5,9 +5,10 @@ A pattern is a bool tensor `[B, units…]`; its first dimension is always the sa
 """
 
 import sys
+import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache, partial
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ouikit.gates import gate_modules, is_gate, unregistered_gates
+from ouikit.watch import Hook, aside, batched_dims, modules_by_name, plain_names, readable, unwrapped
 
 Pattern = Tensor | Mapping[str, Tensor] | Sequence[Tensor]
 
@@ -41,7 +43,8 @@ def record_patterns(model: nn.Module, layers: Iterable[str] | None = None) -> It
     pre-activation of a functional activation that follows.
 
     Raises ValueError for a name that does not exist (with the nearest ones) and where no gate is
-    found; TypeError during the forward pass where a watched module does not return a tensor.
+    found. What cannot be read is missing, and named in a warning at the end of the block: nothing is raised
+    inside a forward pass. `ouikit.watch.readable` says what can be read.
 
     >>> model = nn.Sequential(nn.Linear(3, 8), nn.ReLU())
     >>> with record_patterns(model) as patterns:
@@ -139,35 +142,67 @@ def positive(z: Tensor) -> Tensor:
     return bits
 
 
-class Watch:
-    """Hooks that hand each watched pre-activation of a call of `model` to `_see(name, z)`.
+class _Pass:
+    """One call of the model: what is kept of it, how often each layer ran, and what was being handled."""
 
-    A subclass says in `_begin` whether it wants this forward pass, and closes it in `_end`. Layers
-    that run outside a call of `model` are not seen: gradient checkpointing repeats them in the
-    backward pass. Hooks are bound methods, not closures, so that a watched model can be pickled and
-    deep-copied; such a copy is watched by a copy of the watch.
+    def __init__(self, kept: Any) -> None:
+        self.kept = kept
+        self.uses: Counter[str] = Counter()
+        self.exception = sys.exception()
+
+
+class _Threads(threading.local):
+    """The pass that is open in each thread. A copy of a watch has none."""
+
+    open: _Pass | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Threads, ()
+
+
+LOCK = threading.Lock()  # of the sums that passes of several threads go into
+
+
+class Watch:
+    """Hooks that hand each watched pre-activation of a call of `model` to `_see(kept, name, z)`.
+
+    A subclass says in `_begin` what it keeps of this forward pass, None where it does not want it, and closes
+    it in `_end`, which also hears which layers ran. Layers that run outside a call of `model` are not seen:
+    gradient checkpointing repeats them in the backward pass. A pass belongs to its thread, and one that
+    raises is dropped. Nothing is raised inside a pass: what cannot be read is passed over, and counted.
+
+    Hooks are objects, not closures, so that a watched model can be pickled and deep-copied; such a copy is
+    watched by a copy of the watch.
     """
 
+    samples = 0  # how many of them a tensor must have to be read
+
     def __init__(self, model: nn.Module, layers: Iterable[str] | None = None) -> None:
-        self.model = model
         self.layers = _choose(model, layers)
-        self._running = False
-        self._uses: Counter[str] = Counter()
-        self._handles = [model.register_forward_pre_hook(self._enter)]
+        self.model = unwrapped(model)
+        self._threads = _Threads()
+        self._passed_over: dict[str, Counter[str]] = {}
+        self._handles = [self.model.register_forward_pre_hook(Hook(self._enter))]
         for name, module in self.layers.items():
             if is_gate(module):
-                hook = module.register_forward_pre_hook(partial(self._gate_input, name), with_kwargs=True)
+                hook = Hook(partial(self._gate_input, name))
+                self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             else:
-                hook = module.register_forward_hook(partial(self._layer_output, name))
-            self._handles.append(hook)
-        self._handles.append(model.register_forward_hook(self._leave))
+                hook = Hook(partial(self._layer_output, name, batched_dims(module)))
+                self._handles.append(module.register_forward_hook(hook))
+        self._handles.append(self.model.register_forward_hook(Hook(self._leave), always_call=True))
+
+    @property
+    def passed_over(self) -> dict[str, dict[str, int]]:
+        """What could not be read: layer → reason → how often."""
+        return {name: dict(reasons) for name, reasons in self._passed_over.items()}
 
     def close(self) -> None:
         """Take every hook off the model. Calling it again does nothing."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._running = False
+        self._threads = _Threads()
 
     def __enter__(self) -> Self:
         return self
@@ -175,39 +210,57 @@ class Watch:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _begin(self) -> bool:
+    def _begin(self) -> Any:
         raise NotImplementedError
 
-    def _see(self, name: str, z: Tensor) -> None:
+    def _see(self, kept: Any, name: str, z: Tensor) -> None:
         raise NotImplementedError
 
-    def _end(self) -> None:
+    def _end(self, kept: Any, ran: Collection[str]) -> None:
         raise NotImplementedError
 
     def _enter(self, model: nn.Module, args: Any) -> None:
-        self._uses.clear()
-        self._running = self._begin()
+        kept = self._begin()
+        self._threads.open = None if kept is None else _Pass(kept)
 
     def _leave(self, model: nn.Module, args: Any, output: Any) -> None:
-        if self._running:
-            self._running = False
-            self._end()
+        now, self._threads.open = self._threads.open, None
+        # Also called where the pass has raised: then an exception is being handled that was not before.
+        if now is not None and now.exception is sys.exception():
+            with aside():
+                self._end(now.kept, now.uses)
 
     def _gate_input(self, name: str, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self._use(name, args[0] if args else next(iter(kwargs.values())))
+        self._use(name, 2, args[0] if args else next(iter(kwargs.values()), None))
 
-    def _layer_output(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
-        self._use(name, output)
+    def _layer_output(self, name: str, dims: int, module: nn.Module, args: Any, output: Any) -> None:
+        self._use(name, dims, output)
 
-    def _use(self, name: str, z: Any) -> None:
-        if not self._running:
+    def _use(self, name: str, dims: int, z: Any) -> None:
+        now = self._threads.open
+        if now is None:
             return
-        if not isinstance(z, Tensor):
-            raise TypeError(
-                f"layer {name!r} gives a {type(z).__name__}, not a tensor: watch a layer inside it"
-            )
-        self._uses[name] += 1
-        self._see(name if self._uses[name] == 1 else f"{name}#{self._uses[name]}", z)
+        now.uses[name] += 1
+        if now.uses[name] > 1:
+            name = f"{name}#{now.uses[name]}"
+        try:
+            with aside():
+                tensor = readable(z, self.samples, dims)
+                if isinstance(tensor, Tensor):
+                    self._see(now.kept, name, tensor)
+                    return
+        except Exception as error:  # such as too little memory: the training comes before its monitor
+            tensor = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        with LOCK:
+            self._passed_over.setdefault(name, Counter())[tensor] += 1
+
+
+def listed(passed_over: Mapping[str, Mapping[str, int]]) -> str:
+    """One line: layers, reasons, how often."""
+    return "; ".join(
+        f"{name}: {', '.join(f'{reason} ({count}×)' for reason, count in reasons.items())}"
+        for name, reasons in passed_over.items()
+    )
 
 
 class _Recorder(Watch):
@@ -217,22 +270,30 @@ class _Recorder(Watch):
         self.patterns: dict[str, Tensor] = {}
         super().__init__(model, layers)
 
-    def _begin(self) -> bool:
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        if self.passed_over and exception[0] is None:
+            warnings.warn(f"not recorded: {listed(self.passed_over)}", stacklevel=_outside())
+
+    def _begin(self) -> dict[str, Tensor]:
         self.patterns.clear()
-        return True
+        self._passed_over.clear()
+        return {}
 
-    def _see(self, name: str, z: Tensor) -> None:
-        self.patterns[name] = positive(z)
+    def _see(self, kept: dict[str, Tensor], name: str, z: Tensor) -> None:
+        kept[name] = positive(z)
 
-    def _end(self) -> None:
-        pass
+    def _end(self, kept: dict[str, Tensor], ran: Collection[str]) -> None:
+        with LOCK:
+            self.patterns.clear()
+            self.patterns.update(kept)
 
 
 def _choose(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.Module]:
     """The modules to watch, by name."""
     if layers is None:
         found, passed_over = gate_modules(model), unregistered_gates(model)
-        title = type(model).__name__
+        title = type(unwrapped(model)).__name__
         advice = (
             f"{title} has modules that behave like gates and are not registered: {passed_over}. They are not "
             "watched: call ouikit.register_gate on their classes, or name what is to be watched in layers=[…]"
@@ -250,7 +311,8 @@ def _choose(model: nn.Module, layers: Iterable[str] | None) -> dict[str, nn.Modu
     names = [layers] if isinstance(layers, str) else list(layers)
     if not names:
         raise ValueError("layers is empty: name at least one layer, or pass None for every gate module")
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules, plain = modules_by_name(model, duplicates=True), plain_names(model)
+    names = [plain.get(name, name) for name in names]
     for name in names:
         if name not in modules:
             near = get_close_matches(str(name), modules, cutoff=0.4) or list(modules)[1:4]

@@ -292,6 +292,7 @@ def test_fixed_pairs_default_to_28_and_reach_every_pair() -> None:
         (lambda: OUI(nn.ReLU(), "balance", mode="both"), ValueError, "mode = 'both'"),  # type: ignore[arg-type]
         (lambda: OUI(nn.ReLU(), "balance", every=0), ValueError, "every = 0"),
         (lambda: OUI(nn.ReLU(), "balance", pairs=0), ValueError, "pairs = 0"),
+        (lambda: OUI(nn.ReLU(), "balance", first=0), ValueError, "first = 0"),
         (lambda: OUI(nn.Linear(2, 2), "balance"), ValueError, "no gate module"),
         (lambda: OUI(nn.Linear(2, 2), "balance", layers=["fc"]), ValueError, "no layer 'fc'"),
     ],
@@ -352,10 +353,10 @@ def test_streaming_is_the_mean_of_the_functional_values(options: dict[str, Any],
 
 
 def test_the_protocol_of_the_weight_decay_paper() -> None:
-    """Training mode only, every 10th batch from the first, the same 28 pairs, mean of the readings."""
+    """Training mode only, the batches 10, 20, …, the same 28 pairs, mean of the readings."""
     model, data = network(), batches(*[16] * 25)
     pairs = fixed_pairs(16)
-    expected = mean([pairwise_oui(patterns_of(model, data[step]), pairs) for step in (0, 10, 20)])
+    expected = mean([pairwise_oui(patterns_of(model, data[step]), pairs) for step in (9, 19)])
     with OUI(model, kind="pairwise", every=10) as oui:
         for step, batch in enumerate(data):
             model.train()(batch)
@@ -363,11 +364,25 @@ def test_the_protocol_of_the_weight_decay_paper() -> None:
                 with torch.no_grad():
                     model.eval()(batch)  # a validation pass neither counts nor shifts the count
         assert oui.compute() == pytest.approx(expected)
-        assert oui.readings == 3
+        assert oui.readings == 2
         assert oui.take() == pytest.approx(expected)
         assert oui.readings == 0
-        model.train()(data[4])  # the first batch of the next epoch is read again
-        assert oui.compute() == pytest.approx(pairwise_oui(patterns_of(model, data[4]), pairs))
+        for batch in data[:10]:  # the count starts again with the next epoch
+            model.train()(batch)
+        assert oui.compute() == pytest.approx(pairwise_oui(patterns_of(model, data[9]), pairs))
+
+
+@pytest.mark.parametrize(
+    ("every", "first", "read"),
+    [(3, None, [2, 5, 8]), (3, 1, [0, 3, 6, 9]), (3, 2, [1, 4, 7]), (4, 7, [6]), (1, None, range(10))],
+)
+def test_which_passes_are_read(every: int, first: int | None, read: Any) -> None:
+    model, data = network(), batches(*[8] * 10)
+    expected = mean([balance_oui(patterns_of(model, data[step])) for step in read])
+    with OUI(model, "balance", every=every, first=first) as oui:
+        for batch in data:
+            model(batch)
+    assert oui.compute() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("mode", "readings"), [("train", 2), ("eval", 3), ("any", 5)])
@@ -384,7 +399,7 @@ def test_every_counts_passes_of_both_modes_in_mode_any() -> None:
     with OUI(model, "balance", mode="any", every=2) as oui:
         for training in (True, False, True, False, False):
             model.train(training)(batch)
-    assert oui.readings == 3
+    assert oui.readings == 2
 
 
 def test_no_reading_says_why() -> None:
@@ -495,10 +510,11 @@ def test_layers_that_are_not_always_used() -> None:
     assert oui.per_layer() == {"first": 0.5, "second": 1}
 
 
-def test_layers_must_agree_about_the_samples() -> None:
-    model = nn.Sequential(nn.ReLU(), nn.Flatten(0, 1), nn.ReLU())
-    with OUI(model, kind="balance"), pytest.raises(ValueError, match=r"'2' has 12 samples.*before it 4"):
-        model(torch.randn(4, 3, 5))
+def test_each_layer_is_read_on_the_rows_of_its_own_input() -> None:
+    model, x = nn.Sequential(nn.ReLU(), nn.Flatten(0, 1), nn.ReLU()), torch.randn(4, 3, 5)
+    with OUI(model, kind="balance") as oui:
+        model(x)
+    assert oui.per_layer() == {"0": balance_oui(x > 0), "2": balance_oui((x > 0).flatten(0, 1))}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -145,7 +145,8 @@ class OUIDecayCallback(TrainerCallback, ExportableState):
 def _saved(state: TrainerState, callback: TrainerCallback) -> dict[str, Any]:
     """The callback's part of a checkpoint; empty where training starts anew."""
     kept: Any = state.stateful_callbacks  # by class, whatever its annotation says
-    exported = kept.get(type(callback).__name__, {})
+    # A checkpoint that was written without this callback has no place for it, and Transformers asks for one.
+    exported = kept.setdefault(type(callback).__name__, {})
     if isinstance(exported, list):
         raise ValueError(f"a Trainer takes one {type(callback).__name__}: this one has {len(exported)}")
     return exported.get("attributes", {}).get("saved", {})

@@ -17,8 +17,9 @@ printed algorithm was not available).
 
 import math
 import random
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from ouikit.oui import balance_oui
-from ouikit.patterns import Watch, positive
+from ouikit.patterns import LOCK, Watch, _outside, listed, positive
+from ouikit.watch import modules_by_name, nan_unless_finite, plain_names
 
 EPSILON = 1e-8
 Window = tuple[float, float]
@@ -80,12 +82,14 @@ def dynamic_layers(model: nn.Module, ends: bool = False) -> dict[str, nn.Module]
 
     Every Conv2d, Linear and Conv1D of Transformers with a trainable weight, except the first and the last of
     them; `ends=True` keeps those (the default of the authors' stand-alone module; their experiments drop
-    them). A weight that two layers share counts once.
+    them). A weight that two layers share counts once; names are without what torch.compile, DataParallel and
+    DistributedDataParallel add. A layer that its model never calls (the `out_proj` of MultiheadAttention) is
+    among them: see `OUIDecay`.
 
     Raises ValueError where nothing is left.
     """
     weights: dict[int, str] = {}
-    modules = dict(model.named_modules())
+    modules = modules_by_name(model)
     for name, module in modules.items():
         if _eligible(module):
             weights.setdefault(id(module.weight), name)
@@ -113,9 +117,10 @@ def decay_groups(
     """
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay must be finite and not negative: got {weight_decay}")
-    modules = dict(model.named_modules())
+    modules, plain = modules_by_name(model, duplicates=True), plain_names(model)
     groups: list[dict[str, Any]] = []
-    for name in dynamic_layers(model) if layers is None else layers:
+    for given in dynamic_layers(model) if layers is None else layers:
+        name = plain.get(given, given)
         if name not in modules:
             raise KeyError(f"{type(model).__name__} has no layer {name!r}; see dynamic_layers(model)")
         if not _eligible(modules[name]):
@@ -134,7 +139,8 @@ def decay_groups(
 
 @dataclass(frozen=True)
 class Update:
-    """What one update read and wrote: the optimiser step, each layer's mean OUI and its new weight decay."""
+    """What one update read and wrote: the optimiser step, the mean OUI of each layer that was read, and every
+    steered layer's new weight decay, until a schedule changes its base."""
 
     step: int
     oui: dict[str, float]
@@ -150,10 +156,18 @@ class OUIDecay:
     on sequences one token per sample. Until the first update every layer keeps its λ₀. Learning rates are
     not touched: make LR schedulers from the optimiser as usual.
 
+    λ₀ is kept in the optimiser's groups, as "initial_weight_decay", and the scale beside it, as
+    "decay_scale": a second OUIDecay, or one resumed without its state, starts from λ₀ again. Whoever writes
+    another "weight_decay" into a group, as a schedule does, sets a new λ₀, which is scaled before the
+    optimiser's next step; a schedule that multiplies what it finds must multiply "initial_weight_decay".
+
     Only batches that the next update will use are read; the others cost one empty call per layer. Where
-    gradients are accumulated, or a layer runs twice, the last pass counts. Batches of one sample are skipped
-    (the authors' code counts them as 0). An update for which outputs that are not finite were read leaves the
-    decay unchanged: the training has diverged, which shows in its loss.
+    gradients are accumulated, or a layer runs twice, the last pass counts. What cannot be read (see
+    `ouikit.watch.readable`) is passed over, as are batches of one sample, which the authors' code counts as
+    0. Layers that have not been read when an update is due keep their λ₀, as the `out_proj` of
+    MultiheadAttention does, which torch never calls; those that the first pass leaves out are named in a
+    warning. An update for which outputs that are not finite were read leaves the decay unchanged: the
+    training has diverged, which shows in its loss.
 
     Args:
         model: its calls `model(x)` in training mode are read.
@@ -188,13 +202,19 @@ class OUIDecay:
         self.mapping = mapping
         self.log: list[Update] = []
         self._groups = _groups_of(model, optimiser)
-        self._base = {name: float(group["weight_decay"]) for name, group in self._group_of().items()}
         self._fifo = {name: deque[float](maxlen=memory) for name in self._groups}
         self.scales = dict.fromkeys(self._groups, 1.0)
         self.steps = 0
+        self._happened = 0
         self._dose, self._base_dose = 0.0, 0.0
         self._reader = _Reader(model, self._groups, seed)
         self._reader.wanted = self._wanted()
+        self._write()
+        stepping = _innermost(optimiser)
+        self._handles = [
+            stepping.register_step_pre_hook(self._before_step),
+            stepping.register_step_post_hook(self._after_step),
+        ]
 
     @property
     def mean_multiplier(self) -> float:
@@ -212,19 +232,36 @@ class OUIDecay:
     def step(self) -> bool:
         """Call after every `optimiser.step()`. True where the decay was changed.
 
-        Raises ValueError where the mapping returns no multipliers, RuntimeError where a layer has not been
-        read when an update is due.
+        Only steps that happened count, not those that gradient accumulation or a gradient scaler leaves out.
+        Raises ValueError where the mapping returns no multipliers, RuntimeError where no layer has been read
+        when an update is due.
         """
-        self.steps += 1
+        before, self.steps, self._happened = self.steps, self.steps + self._happened, 0
+        if self.steps == before:
+            return False
+        self._say_what_did_not_run()
+        for name, (bits, spoiled) in self._reader.take().items():
+            self._fifo[name].append(math.nan if math.isnan(spoiled) else balance_oui(bits))
+        changed = self.steps // self.gap > before // self.gap and self._update()
+        self._reader.wanted = self._wanted()
+        return changed
+
+    def _before_step(self, *_: Any) -> None:
+        self._write()
+
+    def _after_step(self, *_: Any) -> None:
+        self._happened += 1
         for name, group in self._group_of().items():
             self._dose += float(group["lr"]) * self.scales[name]
             self._base_dose += float(group["lr"])
-        for name, sample in self._reader.take().items():
-            known = bool(sample.isfinite().all())
-            self._fifo[name].append(balance_oui(positive(sample)) if known else math.nan)
-        changed = self.steps % self.gap == 0 and self._update()
-        self._reader.wanted = self._wanted()
-        return changed
+
+    def _say_what_did_not_run(self) -> None:
+        if idle := self._reader.take_idle():
+            warnings.warn(
+                f"the first training pass did not run {', '.join(idle)}: such a layer keeps its weight decay "
+                "until it is read; leave it out by decay_groups(model, weight_decay, layers=…)",
+                stacklevel=_outside(),
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside the optimiser's own state; the log is not in it."""
@@ -245,18 +282,22 @@ class OUIDecay:
             raise ValueError(
                 f"the state was made with {state['settings']}, this OUIDecay has {self._settings()}"
             )
-        self.steps, self._base, self.scales = state["steps"], dict(state["base"]), dict(state["scales"])
+        self.steps, self.scales = state["steps"], dict(state["scales"])
         for name, values in state["readings"].items():
             self._fifo[name] = deque(values, maxlen=self.memory)
         self._dose, self._base_dose = state["doses"]
+        self._happened = 0
         self._reader.generator.set_state(state["generator"])
         self._reader.take()
         self._reader.wanted = self._wanted()
-        self._write()
+        for name, group in self._group_of().items():
+            _scale(group, state["base"][name], self.scales[name])
 
     def close(self) -> None:
         """Take every hook off the model; decay stays as it is. Calling it again does nothing."""
         self._reader.close()
+        for handle in self._handles:
+            handle.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -272,60 +313,96 @@ class OUIDecay:
         """Looked up anew: loading an optimiser's state replaces its groups."""
         return {name: self.optimiser.param_groups[index] for name, index in self._groups.items()}
 
+    @property
+    def _base(self) -> dict[str, float]:
+        """Every layer's λ₀, as the groups have it now."""
+        return {name: _base_of(group) for name, group in self._group_of().items()}
+
     def _wanted(self) -> bool:
         """Whether the update that follows will see a reading of the coming step."""
         return -(self.steps + 1) % self.gap < self.memory
 
     def _update(self) -> bool:
-        unread = [name for name, values in self._fifo.items() if not values]
-        if unread:
-            raise RuntimeError(
-                f"no reading of {', '.join(unread)} at step {self.steps}: OUIDecay reads calls model(x) in "
-                "training mode, of at least 2 samples; leave out layers that never run that way: "
-                "decay_groups(model, weight_decay, layers=…)"
+        read = {name: values for name, values in self._fifo.items() if values}
+        if not read:
+            passed_over = (
+                f"; passed over: {listed(self._reader.passed_over)}" if self._reader.passed_over else ""
             )
-        oui = {name: sum(values) / len(values) for name, values in self._fifo.items()}
+            raise RuntimeError(
+                f"no reading of any steered layer at step {self.steps}: OUIDecay reads calls model(x) in "
+                f"training mode, of at least 2 samples{passed_over}"
+            )
+        oui = {name: sum(values) / len(values) for name, values in read.items()}
         if not all(map(math.isfinite, oui.values())):
             return False
         scales = [float(scale) for scale in self.mapping(list(oui.values()), self.window)]
         if len(scales) != len(oui) or not all(0 <= scale < math.inf for scale in scales):
             raise ValueError(f"mapping must give {len(oui)} finite multipliers, none negative: got {scales}")
-        self.scales = dict(zip(oui, scales, strict=True))
+        self.scales |= dict(zip(oui, scales, strict=True))
         self.log.append(Update(self.steps, oui, self._write()))
         return True
 
     def _write(self) -> dict[str, float]:
         """The scales into the optimiser's groups; returns every layer's weight decay."""
-        decay = {name: base * self.scales[name] for name, base in self._base.items()}
-        for name, group in self._group_of().items():
-            group["weight_decay"] = decay[name]
-        return decay
+        return {
+            name: _scale(group, _base_of(group), self.scales[name])
+            for name, group in self._group_of().items()
+        }
+
+
+def _base_of(group: dict[str, Any]) -> float:
+    """λ₀ of a group: what it had before it was scaled, or what somebody has written since."""
+    base: float = group.get("initial_weight_decay", math.nan)
+    changed = group["weight_decay"] != base * group.get("decay_scale", 1.0)
+    return float(group["weight_decay"] if changed else base)
+
+
+def _scale(group: dict[str, Any], base: float, scale: float) -> float:
+    group["initial_weight_decay"], group["decay_scale"] = base, scale
+    group["weight_decay"] = base * scale
+    return base * scale
+
+
+Sample = tuple[Tensor, Tensor | float]  # bits [B, C]; 0, or nan where not all that was sampled is finite
 
 
 class _Reader(Watch):
-    """Keeps one position per sample of each steered layer's last output, when it is wanted."""
+    """Keeps the bits at one position per sample of each steered layer's last output, when it is wanted."""
+
+    samples = 2
 
     def __init__(self, model: nn.Module, layers: Iterable[str], seed: int) -> None:
         self.wanted = True
         self.generator = torch.Generator().manual_seed(seed)
-        self._latest: dict[str, Tensor] = {}
+        self._latest: dict[str, Sample] = {}
+        self._idle: list[str] | None = None  # layers that the first pass did not run
         super().__init__(model, layers)
 
-    def take(self) -> dict[str, Tensor]:
-        """What was read since the last call: layer name → [B, C]."""
+    def take(self) -> dict[str, Sample]:
+        """What was read since the last call, by layer."""
         taken, self._latest = self._latest, {}
         return taken
 
-    def _begin(self) -> bool:
-        return self.wanted and self.model.training
+    def take_idle(self) -> list[str]:
+        """The layers that the first training pass did not run: once, and only after it."""
+        idle = self._idle or []
+        self._idle = [] if self._idle is not None else None
+        return idle
 
-    def _see(self, name: str, z: Tensor) -> None:
-        if len(z) >= 2:
+    def _begin(self) -> dict[str, Sample] | None:
+        return {} if self.model.training and (self.wanted or self._idle is None) else None
+
+    def _see(self, kept: dict[str, Sample], name: str, z: Tensor) -> None:
+        if self.wanted:
             name = name.partition("#")[0]
-            self._latest[name] = self._one_position(z.detach(), isinstance(self.layers[name], nn.Conv2d))
+            sample = self._one_position(z, isinstance(self.layers[name], nn.Conv2d))
+            kept[name] = positive(sample), nan_unless_finite(sample)
 
-    def _end(self) -> None:
-        pass
+    def _end(self, kept: dict[str, Sample], ran: Collection[str]) -> None:
+        with LOCK:
+            self._latest.update(kept)
+            if self._idle is None:
+                self._idle = [name for name in self.layers if name not in ran]
 
     def _one_position(self, z: Tensor, channels_first: bool) -> Tensor:
         """[B, C, H, W], [B, tokens…, C] or [B, C] → [B, C]."""
@@ -345,9 +422,17 @@ def _eligible(module: nn.Module) -> bool:
     return known and isinstance(weight, nn.Parameter) and weight.requires_grad and weight.ndim >= 2
 
 
+def _innermost(optimiser: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The one whose steps change weights: Accelerate and Lightning wrap it."""
+    while isinstance(inside := getattr(optimiser, "optimizer", None), torch.optim.Optimizer):
+        optimiser = inside
+    return optimiser
+
+
 def _groups_of(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, int]:
     """Steered layer (as named in `model`) → number of its parameter group."""
-    names = {id(m.weight): name for name, m in reversed([*model.named_modules()]) if _eligible(m)}
+    modules = modules_by_name(model)
+    names = {id(m.weight): name for name, m in reversed(modules.items()) if _eligible(m)}
     found = {}
     for index, group in enumerate(optimiser.param_groups):
         if "layer" not in group:

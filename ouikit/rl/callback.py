@@ -35,7 +35,9 @@ class OUICallback(BaseCallback):
     """Measures balance OUI and flipped bits of actor and critic, before the first update and after each.
 
     A reading is taken at the end of each rollout, so that the first one sees the initial networks, and once
-    more at the end of training. A reading costs two forward passes of the probe.
+    more at the end of training. A reading costs two forward passes of the probe. A `learn` that goes on with
+    the model and its time steps, `reset_num_timesteps=False`, goes on with the history: the rows are those of
+    one long `learn`.
 
     Args:
         probe: states `[B, …]` as the environment gives them, B ≥ 2, the same for both networks; None takes
@@ -71,6 +73,9 @@ class OUICallback(BaseCallback):
         self.history: list[Row] = []
         self._first: dict[str, dict[str, Tensor]] = {}
         self._last: dict[str, dict[str, Tensor]] = {}
+        self._earlier: dict[str, dict[str, Tensor]] = {}  # the reading before the last
+        self._at_the_end: Row = {}  # the row of a finished training
+        self._watched: object = None
 
     def _on_training_start(self) -> None:
         policy = self.model.policy
@@ -83,9 +88,22 @@ class OUICallback(BaseCallback):
         layers = policy.mlp_extractor
         self._nets = {"actor": layers.policy_net, "critic": layers.value_net}
         self._layers = {name: _hidden(name, net) for name, net in self._nets.items()}
-        self.history, self._first, self._last = [], {}, {}
+        self._go_on() if self._goes_on() else self._start_anew()
+        self._watched = self.model
         if self.probe is not None:
             _check(self.probe, self.model.observation_space.shape)
+
+    def _goes_on(self) -> bool:
+        return self.model is self._watched and self.model.num_timesteps > 0 and bool(self.history)
+
+    def _start_anew(self) -> None:
+        self.history, self._first, self._last, self._at_the_end = [], {}, {}, {}
+
+    def _go_on(self) -> None:
+        """The reading at the end is taken again after the next rollout: the networks are still the same."""
+        if self._at_the_end:
+            self.history.pop()
+            self._last = self._earlier
 
     def _on_step(self) -> bool:
         return True
@@ -100,9 +118,10 @@ class OUICallback(BaseCallback):
 
     def _on_training_end(self) -> None:
         if self.history:  # not where training was stopped inside the first rollout
-            self._read()
+            self._at_the_end = self._read()
 
     def _read(self) -> Row:
+        self._earlier = dict(self._last)
         row: Row = {"updates": float(len(self.history)), "step": float(self.num_timesteps)}
         for name, (finite, patterns) in self._patterns().items():
             before, first = self._last.get(name), self._first.setdefault(name, patterns)
@@ -114,6 +133,8 @@ class OUICallback(BaseCallback):
         logged = self.logger.name_to_value  # the last update's, until the logger is dumped
         row |= {name: float(logged.get(key, math.nan)) for name, key in TRAINING.items()}
         row["entropy"] *= -1  # SB3 logs its negative, the loss
+        row |= {name: self._at_the_end[name] for name in TRAINING if self._at_the_end}  # its logger is gone
+        self._at_the_end = {}
         ended = [episode["r"] for episode in self.model.ep_info_buffer or ()]
         row["return"] = float(np.mean(ended)) if ended else math.nan
         self.history.append(row)

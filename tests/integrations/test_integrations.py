@@ -371,6 +371,20 @@ def test_transformers_a_second_training_starts_from_the_first_decay(tmp_path):
     assert hooks_of(trainer.model) == 0
 
 
+def test_transformers_callbacks_join_a_checkpoint_that_was_written_without_them(tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 4}
+    trainer_of(tmp_path, [], max_steps=4, **saving).train()
+    callbacks = [for_transformers.OUICallback(kind="balance"), for_transformers.OUIDecayCallback(gap=2)]
+    resumed = trainer_of(tmp_path, callbacks, max_steps=8, **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert callbacks[1].decay.steps == 4
+    again = for_transformers.OUIDecayCallback(gap=2)
+    trainer_of(tmp_path, [again], max_steps=12, **saving).train(
+        resume_from_checkpoint=str(tmp_path / "checkpoint-8")
+    )
+    assert again.decay.steps == 8
+
+
 @pytest.mark.parametrize("library", [for_lightning, for_transformers])
 def test_a_callback_without_a_kind_is_refused_at_once(library):
     with pytest.raises(TypeError, match=r"needs a kind.*'pairwise'.*'balance'"):

@@ -281,11 +281,10 @@ def test_each_layer_draws_positions_of_its_own() -> None:
     with torch.no_grad():
         for layer in (model.stem, model.left, model.right):
             layer.weight.fill_(1.0)
-    control, _ = steered(model)
-    control._reader.wanted = True
+    control, _ = steered(model, gap=1)
     model(torch.randn(64, 1, 5, 5))
     latest = control._reader.take()
-    assert not torch.equal(latest["left"], latest["right"])
+    assert not torch.equal(latest["left"][0], latest["right"][0])
 
 
 def test_only_training_passes_that_an_update_will_use_are_read() -> None:
@@ -310,7 +309,7 @@ def test_batches_of_one_sample_are_passed_over_and_the_last_pass_counts() -> Non
     for module in model:
         if isinstance(module, nn.BatchNorm1d):
             module.eval()
-    control, _ = steered(model, gap=3, memory=3)
+    control, optimiser = steered(model, gap=3, memory=3)
     batches = [torch.randn(8, 6), torch.randn(1, 6), torch.randn(8, 6)]
     values = []
     for x in batches:
@@ -322,6 +321,7 @@ def test_batches_of_one_sample_are_passed_over_and_the_last_pass_counts() -> Non
         if len(x) > 1:
             with torch.no_grad():
                 values.append(balance_oui(model[3](model[2](model[1](hidden))) > 0))
+        optimiser.step()
         control.step()
     assert control.log[0].oui["3"] == pytest.approx(np.mean(values))
 
@@ -377,11 +377,13 @@ def test_other_maps() -> None:
 
 def test_what_cannot_be_read_is_said() -> None:
     model = mlp()
-    control, _ = steered(model, gap=2)
+    control, optimiser = steered(model, gap=2)
     with pytest.raises(RuntimeError, match="learning rate"):
         _ = control.mean_multiplier
+    optimiser.step()
     control.step()
-    with pytest.raises(RuntimeError, match="no reading of 3, 6 at step 2"):
+    optimiser.step()
+    with pytest.raises(RuntimeError, match="no reading of any steered layer at step 2"):
         control.step()
 
 
@@ -395,6 +397,173 @@ def test_a_diverged_training_keeps_its_decay_and_goes_on() -> None:
     assert not train_step(model, optimiser, control, torch.randn(9, 6))
     assert control.scales == before
     assert control.log == log
+
+
+# --- Where λ₀ is ---
+
+
+def used_decays(optimiser: torch.optim.Optimizer) -> list[list[float]]:
+    """What the steps that follow decay by."""
+    used: list[list[float]] = []
+    optimiser.register_step_pre_hook(lambda *_: used.append(decays(optimiser)[:2]))
+    return used
+
+
+def test_a_second_control_and_a_resume_without_state_start_from_the_first_decay() -> None:
+    model = mlp()
+    optimiser = torch.optim.AdamW(decay_groups(model, 0.5), lr=1e-2)
+    for close in (True, False, True):  # also beside one that was forgotten
+        control = OUIDecay(model, optimiser, gap=2)
+        assert decays(optimiser) == [0.5, 0.5, 0.5, 0.0]
+        for _ in range(4):
+            train_step(model, optimiser, control, torch.randn(9, 6))
+        assert max(decays(optimiser)) == pytest.approx(2.5)
+        if close:
+            control.close()
+    for first in (True, False):
+        again = mlp()
+        resumed = torch.optim.AdamW(decay_groups(again, 0.7), lr=1e-2)
+        control = None if first else OUIDecay(again, resumed, gap=2)
+        resumed.load_state_dict(optimiser.state_dict())
+        control = control or OUIDecay(again, resumed, gap=2)
+        used = used_decays(resumed)
+        for _ in range(3):
+            train_step(again, resumed, control, torch.randn(9, 6))
+        assert used[:2] == [[0.5, 0.5]] * 2
+        assert sorted(used[2]) == pytest.approx([0.5 * 2 / 3, 2.5])
+
+
+def test_a_schedule_of_weight_decay_is_multiplied_and_the_log_says_what_was_used() -> None:
+    model = mlp()
+    control, optimiser = steered(model, gap=2)
+    used, written = used_decays(optimiser), [0.1, 0.2, 0.3, 0.3, 0.4, 0.5]
+    for value in written:
+        for group in optimiser.param_groups[:2]:
+            group["weight_decay"] = value
+        train_step(model, optimiser, control, torch.randn(9, 6))
+    assert used[:2] == [[0.1, 0.1], [0.2, 0.2]]
+    for step in range(2, 6):
+        update = control.log[step // 2 - 1]
+        scales = [decay / written[2 * (step // 2) - 1] for decay in update.weight_decay.values()]
+        assert sorted(scales) == pytest.approx([2 / 3, 5])
+        assert used[step] == pytest.approx([written[step] * scale for scale in scales])
+    assert control.mean_multiplier == pytest.approx((2 * 2 + 4 * (2 / 3 + 5)) / 12)
+
+
+class Accumulating(torch.optim.Optimizer):
+    """Stands in for Accelerate's: steps once in `every` calls."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, every: int) -> None:
+        self.optimizer, self.every, self.calls = optimizer, every, 0
+
+    @property
+    def param_groups(self) -> list:
+        return self.optimizer.param_groups
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
+    def step(self, closure: object = None) -> None:
+        self.calls += 1
+        if self.calls % self.every == 0:
+            self.optimizer.step()
+
+
+def test_only_steps_that_happened_count() -> None:
+    model = mlp()
+    inner = torch.optim.AdamW(decay_groups(model, 0.5), lr=1e-2)
+    optimiser = Accumulating(inner, 4)
+    control = OUIDecay(model, optimiser, gap=2, memory=1)
+    changed = [train_step(model, optimiser, control, torch.randn(9, 6)) for _ in range(16)]
+    assert control.steps == 4
+    assert [call for call, now in enumerate(changed, 1) if now] == [8, 16]
+    assert [update.step for update in control.log] == [2, 4]
+    assert control.mean_multiplier == pytest.approx((2 + (2 / 3 + 5) / 2 * 2) / 4)
+
+
+def test_layers_that_are_registered_and_never_called_keep_their_decay() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.Sequential(
+        nn.Linear(6, 8), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(8, 2)
+    )
+    control, optimiser = steered(model, gap=3)
+    idle = {f"1.layers.{i}.self_attn.out_proj" for i in range(2)}
+    with pytest.warns(
+        UserWarning, match=r"did not run 1\.layers\.0.*out_proj, 1\.layers\.1.*out_proj:"
+    ) as caught:
+        train_step(model, optimiser, control, torch.randn(8, 5, 6))
+    assert caught[0].filename == __file__
+    for _ in range(2):
+        train_step(model, optimiser, control, torch.randn(8, 5, 6))
+    (update,) = control.log
+    assert idle == update.weight_decay.keys() - update.oui.keys()
+    assert {update.weight_decay[name] for name in idle} == {0.5}
+    assert max(update.weight_decay.values()) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_is_done_to_an_output_in_place_is_not_read(inplace: bool) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                out = layer(x)
+                if inplace:
+                    out += 100
+                x = x + out
+            return x
+
+    torch.manual_seed(0)
+    model, x = Residual(), torch.randn(9, 6)
+    control, optimiser = steered(model, gap=1)
+    seen: list[Tensor] = []
+    model.layers[1].register_forward_hook(lambda m, i, z: seen.append(z > 0))
+    train_step(model, optimiser, control, x)
+    assert control.log[0].oui == {"layers.1": balance_oui(seen[0])}
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (nn.Sequential(*[nn.Linear(6, 6) for _ in range(3)]), torch.randn(6)),
+        (nn.Sequential(*[nn.Conv2d(3, 3, 3) for _ in range(3)]), torch.randn(3, 12, 12)),
+    ],
+)
+def test_one_sample_without_a_batch_dimension_is_passed_over(model: nn.Module, x: Tensor) -> None:
+    control, optimiser = steered(model, gap=1)
+    model(x)
+    optimiser.step()
+    with pytest.raises(RuntimeError, match="passed over: 1: no batch dimension"):
+        control.step()
+
+
+@pytest.mark.parametrize("wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel])
+def test_a_state_goes_from_a_wrapped_model_to_the_plain_one_and_back(wrap: Callable) -> None:
+    states = []
+    for outside in (lambda m: m, wrap):
+        model = outside(mlp())
+        control, optimiser = steered(model, gap=1)
+        torch.manual_seed(1)
+        train_step(model, optimiser, control, torch.randn(9, 6))
+        states.append(control.state_dict())
+        assert list(control.log[0].oui) == ["3", "6"]
+    for state, model in zip(states, (wrap(mlp()), mlp()), strict=True):
+        control, optimiser = steered(model, gap=1)
+        control.load_state_dict(state)
+        assert decays(optimiser)[:2] == [0.5 * scale for scale in state["scales"].values()]
+
+
+def test_positions_are_drawn_on_the_cpu_whatever_the_default_device() -> None:
+    model, x = convolutional(), torch.randn(8, 1, 4, 4)
+    control, _ = steered(model, gap=1)
+    with torch.device("meta"):
+        model(x)
+    assert control._reader.passed_over == {}
+    assert len(control._reader.take()) == 2
 
 
 # --- Resuming -------------------------------------------------------------------------------------

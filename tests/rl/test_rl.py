@@ -38,6 +38,23 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def test_learning_piece_by_piece_is_learning_in_one_go():
+    def learn(pieces):
+        watch, model = OUICallback(size=16), small_ppo(ent_coef=0.01)
+        for _ in range(pieces):
+            model.learn(384 // pieces, callback=watch, reset_num_timesteps=False)
+        return watch, model
+
+    (whole, _), (watch, model) = learn(1), learn(3)
+    assert [int(row["updates"]) for row in whole.history] == list(range(7))
+    assert len(watch.history) == len(whole.history)
+    for row, wanted in zip(watch.history, whole.history, strict=True):
+        assert row == pytest.approx(wanted, nan_ok=True)
+    model.learn(64, callback=watch)  # time starts again, and so does the history
+    assert [row["step"] for row in watch.history] == [64, 64]
+    assert watch.history[0]["critic_moved"] == 0
+
+
 def test_oui_is_that_of_the_signs_at_the_linear_layers():
     model, probe = small_ppo(), np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
     watch = OUICallback(probe)
