@@ -65,7 +65,8 @@ LEVELS = [
     {"patterns"},
     {"oui"},
     {"probe"},
-    {"train", "nn", "signals", "optim", "products", "machines", "malleable", "video", "plots"},
+    {"nn"},
+    {"train", "signals", "optim", "products", "machines", "malleable", "video", "plots"},
     {"rl", "fl", "integrations"},
     {"bench"},
 ]

@@ -13,11 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+from loky import cpu_count
+
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
 from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder, slugs
 from ouikit.lab.parameters import ParameterError
 from ouikit.lab.progress import BookProgress
 from ouikit.lab.run import Run, RunError, execute, find, last_cost, publish
+from ouikit.lab.several import execute_all
 from ouikit.lab.spec import LOCAL, Engine, EngineError, RunSpec
 
 WRONG_CALL = 2
@@ -89,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add = commands.add_parser("book", help="run what is missing at reduced scale and build the HTML book")
     add.add_argument("--html", type=Path, help="where to put the site (default: build/html)")
     add.add_argument("--only", type=_slugs, default=[], metavar="A,B", help="run these chapters only")
+    many = "chapters that run at a time (default: one a core; with --jobs or --engine one)"
+    add.add_argument("--at-once", type=_positive, metavar="N", help=many)
     _add_engine(add)
     add.set_defaults(do=_book)
 
@@ -124,6 +129,12 @@ def _engine(text: str) -> Engine:
 def _jobs(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers, 0 or more")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of chapters, 1 or more")
     return int(text)
 
 
@@ -242,9 +253,10 @@ def _book(args: argparse.Namespace) -> int:
             print(
                 f"{site / 'index.html'}\nreadable now; still to run: {len(waiting)} chapters", file=sys.stderr
             )
-            _run_waiting(
-                waiting, specs, costs, folders, failed, lambda: publish_book(root, [*folders.values()], html)
-            )
+            failed = _run_waiting(
+                {c: specs[c] for c in waiting}, costs, args.at_once or _chapters_at_once(args), folders,
+                lambda: publish_book(root, [*folders.values()], html),
+            )  # fmt: skip
         site = publish_book(root, list(folders.values()), html)
     except KeyboardInterrupt:
         there = (
@@ -264,32 +276,33 @@ def _book(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _chapters_at_once(args: argparse.Namespace) -> int:
+    """As many as cores, unless every chapter brings workers or a cluster of its own."""
+    return 1 if args.jobs or args.engine != LOCAL else cpu_count()
+
+
 def _run_waiting(
-    waiting: Sequence[Chapter],
     specs: Mapping[Chapter, RunSpec],
     costs: Mapping[Chapter, float],
+    at_once: int,
     folders: dict[str, Path],
-    failed: list[str],
     publish: Callable[[], object],
-) -> None:
-    """Run chapters one after the other; now and then the book shows what has been run in the meantime."""
-    shown = time.perf_counter()
-    with BookProgress({c.slug: costs[c] for c in waiting}) as progress:
-        for chapter in waiting:
-            progress.begin(chapter.slug)
-            start = time.perf_counter()
-            try:
-                run = execute(chapter, specs[chapter])
-            except RunError as error:  # the other chapters go on, and the book shows this one as not run
-                progress.say(str(error))
+) -> list[str]:
+    """Run chapters; now and then the book shows what has been run in the meantime. Returns what failed."""
+    shown, failed = time.perf_counter(), []
+    with BookProgress({c.slug: costs[c] for c in specs}) as progress:
+        for chapter, run in execute_all(specs, at_once, progress.begin):
+            if isinstance(run, RunError):  # the other chapters go on, and the book shows this one as not run
+                progress.say(str(run))
                 failed.append(chapter.slug)
-                progress.end("failed", None)
+                progress.end(chapter.slug, None)
             else:
                 folders[chapter.slug] = run.folder
-                progress.end(f"{time.perf_counter() - start:.0f} s", run.record["result"].get("cpu_seconds"))
-            if time.perf_counter() - shown > REFRESH and chapter is not waiting[-1]:
+                progress.end(chapter.slug, run.record["result"].get("cpu_seconds"))
+            if time.perf_counter() - shown > REFRESH and len(folders) + len(failed) < len(specs):
                 publish()
                 shown = time.perf_counter()
+    return failed
 
 
 def _bench(args: argparse.Namespace) -> int:

@@ -29,8 +29,8 @@ def slow(chapter, spec):
     time.sleep(60)
 
 ouikit.lab.book.publish_book = publish_book
-from ouikit.lab import commands
-commands.execute = slow
+from ouikit.lab import commands, several
+several.execute = slow
 sys.exit(commands.main(["book"]))
 """
 
@@ -89,17 +89,17 @@ def test_the_time_left_follows_the_cpu_seconds(monkeypatch: pytest.MonkeyPatch) 
         assert shown.seconds_left() == (100 + 300 + 200) / 2, (
             "an unknown chapter costs the mean of the others"
         )
-        shown.begin("a")
-        Path(os.environ[NOTES]).write_text("1 4\n")
+        shown.begin("a").write_text("1 4\n")
         assert shown.seconds_left() == (600 - 25) / 2
         assert shown.line() == "0 of 3 chapters done; a: 1 of 4 cells; about 5 min left"
+        shown.begin("b").write_text("1 3\n")
+        assert shown.line() == "0 of 3 chapters done; a: 1 of 4 cells, b: 1 of 3 cells; about 4 min left"
         clock[0] = 100.0
-        shown.end("100 s", 100.0)
-        assert shown.seconds_left() == 500, "one CPU-second a second is what this machine gave"
+        shown.end("a", 100.0)
+        assert shown.seconds_left() == 400 / 2, "two CPU-seconds a second are what this machine gave"
     with BookProgress({"a": float("inf")}) as shown:
         assert shown.seconds_left() is None
         assert shown.line() == "0 of 1 chapters done"
-    assert NOTES not in os.environ
 
 
 def test_off_a_terminal_a_line_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
