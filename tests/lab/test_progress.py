@@ -15,7 +15,8 @@ from ouikit.lab.sweep import sweep
 from ouikit.lab.sweep.progress import NOTES, counts
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 import ouikit.lab.book
 from pathlib import Path
 
@@ -61,8 +62,12 @@ def test_a_stop_while_the_site_is_swapped_waits() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             reached.append("the end")
 
-    with pytest.raises(KeyboardInterrupt):
-        stop()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stop()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert reached == ["the end"]
 
 
