@@ -42,6 +42,8 @@ def execute_all(
             for chapter in [chapter for chapter, result in running.items() if result.ready()]:
                 yield chapter, running.pop(chapter).get()
             time.sleep(_POLL)
+        pool.close()  # without it the processes would be ended in the middle of their own end
+        pool.join()
 
 
 def _outcome(slug: str, root: Path, spec: RunSpec, notes: Path) -> Run | RunError:
