@@ -13,13 +13,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ouikit.bench.timing import Row, ratio_row
 
 THREADS = 2
-BEFORE = (
-    "9d516bc36817c3ce7086c88fcaf65ac706524e46"  # the last commit with one process of its own for every step
-)
+BEFORE = "9d516bc36817c3ce7086c88fcaf65ac706524e46"  # the last commit before that
 FEDERATED = ("atypical_clients", "fedoui", "fedsq")
 ROUNDS = """
 import sys, time
@@ -73,7 +72,7 @@ class Build:
         wall, cpu, checksum = command(words, self.root, OUIKIT_ENGINE=engine).output.split()
         return float(wall), float(cpu), checksum
 
-    def record(self, slug: str) -> Mapping[str, float]:
+    def record(self, slug: str) -> Mapping[str, Any]:
         """The result of a chapter's newest run."""
         newest = max(
             (self.root / ".runs" / slug).glob("*/record.json"), key=lambda path: path.stat().st_mtime
@@ -153,9 +152,9 @@ def _chapters(now: Build, before: Build, say: Callable[[str], None]) -> list[Row
     return [_ratio("all chapters: CPU-seconds", totals, "<= 0.2"), *rows]
 
 
-def _stages(result: Mapping[str, float], total: float) -> str:
+def _stages(result: Mapping[str, Any], total: float) -> str:
     """Which share of a chapter's time goes where."""
-    cells = result["cells"]["cpu_seconds"]  # type: ignore[index]
+    cells = result["cells"]["cpu_seconds"]
     shares = {"cells of the sweeps": cells, "notebook and workers": result["cpu_seconds"] - cells}
     shares["papermill and keys"] = total - result["cpu_seconds"]
     return ", ".join(f"{name} {max(seconds, 0) / total:.0%}" for name, seconds in shares.items())

@@ -291,7 +291,7 @@ def _run_waiting(
     """Run chapters; now and then the book shows what has been run in the meantime. Returns what failed."""
     shown, failed = time.perf_counter(), []
     with BookProgress({c.slug: costs[c] for c in specs}) as progress:
-        for chapter, run in execute_all(specs, at_once, progress.begin):
+        for ended, (chapter, run) in enumerate(execute_all(specs, at_once, progress.begin), 1):
             if isinstance(run, RunError):  # the other chapters go on, and the book shows this one as not run
                 progress.say(str(run))
                 failed.append(chapter.slug)
@@ -299,7 +299,7 @@ def _run_waiting(
             else:
                 folders[chapter.slug] = run.folder
                 progress.end(chapter.slug, run.record["result"].get("cpu_seconds"))
-            if time.perf_counter() - shown > REFRESH and len(folders) + len(failed) < len(specs):
+            if time.perf_counter() - shown > REFRESH and ended < len(specs):
                 publish()
                 shown = time.perf_counter()
     return failed

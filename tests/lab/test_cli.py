@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, namedtuple
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +14,10 @@ from ouikit.lab import begin, commands, keys, run
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.cli import main
 from ouikit.lab.parameters import Parameter
-from ouikit.lab.run import RunError
+from ouikit.lab.run import Run, RunError
 from ouikit.lab.spec import HANDED_ON
 
+SimpleChapter = namedtuple("SimpleChapter", "slug")
 OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}]'
 
 
@@ -231,3 +232,24 @@ def test_the_book_shows_what_is_there_before_anything_is_run(repo, monkeypatch, 
     published.clear()
     assert main(["book"]) == 0
     assert published == [["also", "toy"]]
+
+
+def began(begin):
+    """The chapter of a pair begins before the pair comes."""
+
+    def pair(outcome):
+        begin(outcome[0].slug)
+        return outcome
+
+    return pair
+
+
+def test_the_book_is_shown_again_while_chapters_wait_however_many_were_there(tmp_path, monkeypatch):
+    waiting = [SimpleChapter(slug) for slug in ("a", "b", "c")]
+    runs = [(chapter, Run(tmp_path / chapter.slug, {"result": {}}, cached=False)) for chapter in waiting]
+    monkeypatch.setattr(commands, "execute_all", lambda specs, at_once, begin: map(began(begin), runs))
+    monkeypatch.setattr(commands, "REFRESH", -1)
+    folders, shown = {f"there{i}": tmp_path for i in range(5)}, []
+    specs, costs = dict.fromkeys(waiting), dict.fromkeys(waiting, 1.0)
+    assert commands._run_waiting(specs, costs, 1, folders, lambda: shown.append(len(folders))) == []
+    assert shown == [6, 7]  # after the last one the book is built anyway
