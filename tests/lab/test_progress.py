@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,23 +54,42 @@ def test_a_stopped_book_says_what_is_whole_and_how_to_go_on(repo: Path, kind: si
     assert (repo / "build" / "html" / "index.html").read_text() == "0 runs"
 
 
-def test_a_stop_while_the_site_is_swapped_waits() -> None:
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_the_site_is_swapped_waits(kind: signal.Signals) -> None:
     from ouikit.lab.book.render import signals_held_back
 
     reached = []
 
     def stop() -> None:
         with signals_held_back():
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), kind)
+            time.sleep(0.05)  # the system may hand it to the other thread
             reached.append("the end")
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    other.start()
+    before = signal.signal(kind, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             stop()
+        assert signal.getsignal(kind) is signal.default_int_handler
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(kind, before)
+        over.set()
+        other.join()
     assert reached == ["the end"]
+
+
+def test_another_thread_may_swap_the_site() -> None:
+    from ouikit.lab.book.render import signals_held_back
+
+    def swap() -> str:
+        with signals_held_back():
+            return "swapped"
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(swap).result() == "swapped"
 
 
 def cell(i: int, seed: int) -> list[dict[str, float | str]]:
