@@ -8,22 +8,21 @@ gives the same numbers, but for rounding, whichever others run beside it.
 An update equals that of SB3's `PPO.train` on the same rollout and minibatches (`tests/rl/test_lockstep.py`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from ouikit.nn.lockstep import Stack
+from ouikit.optim.lockstep import Adam
 from ouikit.rl import environments
 from ouikit.rl.callback import evenly
 from ouikit.rl.ppo import Run, Settings
 
 RECENT = 100  # episodes in the running return, as SB3's stats_window_size
-BETAS = (0.9, 0.999)  # of Adam, as SB3 leaves them
-Layer = tuple[Tensor, Tensor]
 
 
 def train(settings: Settings, rates: Sequence[float], seeds: Sequence[int]) -> list[Run]:
@@ -42,7 +41,8 @@ def train(settings: Settings, rates: Sequence[float], seeds: Sequence[int]) -> l
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     envs = environments.make(s.env, [seed * s.envs + i for seed in seeds for i in range(s.envs)])
     agents = Agents(envs.inputs, envs.actions, s, generators)
-    adam, episodes = Adam(agents, torch.tensor(rates), s.adam_eps), _Episodes(len(rates), s.envs)
+    adam = Adam(agents.stack, [*rates, *rates], eps=s.adam_eps)
+    episodes = _Episodes(len(rates), s.envs)
     learnt = {name: torch.full((len(rates),), torch.nan) for name in ("clipped", "kl", "entropy")}
     states, readings = envs.reset(), []
     for update in range(s.updates):
@@ -69,24 +69,19 @@ class Agents:
     value, the others are zero and stay so.
 
     Attributes:
-        flat, grad: all parameters and their gradients, `[2R, P]`.
-        layers, grads: views of them, a weight `[2R, in, out]` and a bias `[2R, 1, out]` per layer.
+        stack: the networks.
     """
 
     def __init__(
         self, inputs: int, actions: int, settings: Settings, generators: Sequence[torch.Generator]
     ) -> None:
-        shapes = [*pairwise([inputs, *[settings.hidden] * settings.depth, actions])]
+        widths = [inputs, *[settings.hidden] * settings.depth, actions]
         self.runs, self.envs = len(generators), settings.envs
-        self.flat = torch.zeros(2 * self.runs, sum((n + 1) * m for n, m in shapes))
-        self.grad = torch.zeros_like(self.flat)
-        self.layers, self.grads = _views(self.flat, shapes), _views(self.grad, shapes)
-        self._actors = [(weight[: self.runs], bias[: self.runs]) for weight, bias in self.layers]
-        self._forward, self._backward = UNITS[settings.activation]
+        self.stack = Stack(widths, 2 * self.runs, settings.activation)
         for net, (outputs, last_gain) in enumerate(((actions, 0.01), (1, 1.0))):
             gains = [2**0.5] * settings.depth + [last_gain]
-            for (n, m), (weight, _), gain in zip(shapes, self.layers, gains, strict=True):
-                used = outputs if gain is gains[-1] else m
+            for n, (weight, _), gain in zip(widths, self.stack.layers, gains, strict=False):
+                used = outputs if gain is gains[-1] else weight.shape[2]
                 for own, generator in zip(weight[net * self.runs :], generators, strict=False):
                     own[:, :used] = nn.init.orthogonal_(torch.empty(used, n), gain, generator).T
 
@@ -96,18 +91,11 @@ class Agents:
 
     def act(self, x: Tensor) -> Tensor:
         """States `[R, B, n]` -> logits of the actions `[R, B, A]`."""
-        return self._outputs(self._actors, x)[-1]
+        return self.stack.outputs(x, first=self.runs)[-1]
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """States `[R, B, n]` -> what every layer of the stack gives, `[2R, B, …]`, the states first."""
-        return self._outputs(self.layers, torch.cat([x, x]))
-
-    def _outputs(self, layers: Sequence[Layer], x: Tensor) -> list[Tensor]:
-        found = [x]
-        for weight, bias in layers[:-1]:
-            found.append(self._forward(torch.baddbmm(bias, found[-1], weight)))
-        weight, bias = layers[-1]
-        return [*found, torch.baddbmm(bias.mT, weight.mT, found[-1].mT).mT]
+        return self.stack.outputs(torch.cat([x, x]))
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """States `[R, B, n]` -> logits of the actions `[R, B, A]`, values `[R, B]`."""
@@ -117,63 +105,11 @@ class Agents:
         """The stack's last outputs as logits and values."""
         return last[: self.runs], last[self.runs :, :, 0]
 
-    def backward(self, outputs: list[Tensor], slope: Tensor) -> None:
-        """Fill `grad` from the loss's slope in the last outputs, `[2R, B, A]`."""
-        *_, (weight, bias) = self.grads
-        torch.bmm(slope.mT, outputs[-2], out=weight.mT)
-        torch.sum(slope, 1, keepdim=True, out=bias)
-        for i in reversed(range(len(self.layers) - 1)):
-            slope = self._backward(slope @ self.layers[i + 1][0].mT, outputs[i + 1])
-            weight, bias = self.grads[i]
-            torch.bmm(outputs[i].mT, slope, out=weight)
-            torch.sum(slope, 1, keepdim=True, out=bias)
-
-
-def _views(flat: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Layer]:
-    """Cut `[2R, P]` into weights and biases.
-
-    The last weight has few columns. It lies in memory with rows and columns exchanged, and is multiplied so:
-    that is six times as fast.
-    """
-    found, end = [], 0
-    for n, m in shapes:
-        start, middle, end = end, end + n * m, end + (n + 1) * m
-        found.append((flat[:, start:middle].unflatten(1, (n, m)), flat[:, middle:end].unflatten(1, (1, m))))
-    (n, m), (weight, bias) = shapes[-1], found[-1]
-    return [*found[:-1], (weight.view(-1, m, n).mT, bias)]
-
-
-def _tanh(z: Tensor) -> Tensor:
-    """tanh z = 2 σ(2z) − 1, in place: torch's own tanh takes three times as long on a CPU."""
-    return z.mul_(2).sigmoid_().mul_(2).sub_(1)
-
-
-UNITS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    "tanh": (_tanh, torch.ops.aten.tanh_backward),
-    "relu": (torch.relu_, lambda slope, out: slope.mul_(out > 0)),
-}  # in place forward; backward from the slope in the output, and the output
-
-
-class Adam:
-    """torch.optim.Adam with a learning rate `[R]` for each training, and its own norm of gradients."""
-
-    def __init__(self, agents: Agents, rates: Tensor, eps: float) -> None:
-        self._agents, self._rates, self._eps = agents, rates.repeat(2)[:, None], eps
-        self._mean, self._square = torch.zeros_like(agents.flat), torch.zeros_like(agents.flat)
-        self._steps = 0
-
-    def step(self, largest: float) -> None:
-        """Move every parameter by its gradient, cut to the largest norm over both networks of a training."""
-        first, second = BETAS
-        self._steps += 1
-        grad = self._agents.grad
+    def clip(self, largest: float) -> None:
+        """Cut the gradients to the largest norm over both networks of a training."""
+        grad = self.stack.grad
         norm = torch.linalg.vecdot(grad, grad).view(2, -1).sum(0).sqrt()
         grad.mul_((largest / (norm + 1e-6)).clamp(max=1).repeat(2)[:, None])
-        self._mean.lerp_(grad, 1 - first)
-        self._square.mul_(second).addcmul_(grad, grad, value=1 - second)
-        root = self._square.sqrt().div_((1 - second**self._steps) ** 0.5).add_(self._eps)
-        rates = self._rates / (1 - first**self._steps)
-        self._agents.flat.sub_(torch.div(self._mean, root, out=root).mul_(rates))
 
 
 @dataclass(frozen=True)
@@ -291,8 +227,9 @@ def learn(
             )
             on_logits.scatter_add_(2, action[:, :, None], -gain[:, :, None])
             torch.mul(values - target, 2 * s.value_weight, out=on_values)
-            agents.backward(outputs, slope.div_(x.shape[1]))
-            adam.step(s.grad_norm)
+            agents.stack.backward(outputs, slope.div_(x.shape[1]))
+            agents.clip(s.grad_norm)
+            adam.step()
             clipped.append(far.float().mean(1))
             entropies.append(entropy.mean(1))
             kls.append((ratio - 1 - log_ratio).mean(1))

@@ -55,10 +55,10 @@ def agents_of(models, settings):
     """The networks of some models as one stack."""
     inputs, actions = models[0].observation_space.shape[0], int(models[0].action_space.n)
     agents = lockstep.Agents(inputs, actions, settings, [torch.Generator() for _ in models])
-    agents.flat.zero_()
+    agents.stack.flat.zero_()
     for slot, nets in enumerate(zip(*map(linears, models), strict=True)):
         for run, net in enumerate(nets):
-            for (weight, bias), layer in zip(agents.layers, net, strict=True):
+            for (weight, bias), layer in zip(agents.stack.layers, net, strict=True):
                 outputs = layer.out_features
                 weight[slot * len(models) + run, :, :outputs] = layer.weight.detach().T
                 bias[slot * len(models) + run, 0, :outputs] = layer.bias.detach()
@@ -89,7 +89,7 @@ def test_an_update_is_that_of_sb3(runs, units):
     settings = replace(SMALL, epochs=4, activation=units, reward_scale=1.0)
     models = [collected(replace(settings, lr=rate), seed) for seed, rate in enumerate(RATES[:runs])]
     agents, rollout = agents_of(models, settings), rollout_of(models)
-    before = agents.flat.clone()
+    before = agents.stack.flat.clone()
     orders = []
     for seed, model in enumerate(models):
         np.random.seed(seed)
@@ -97,11 +97,11 @@ def test_an_update_is_that_of_sb3(runs, units):
         np.random.seed(seed)
         model.train()
     orders = [torch.as_tensor(np.stack(order)) for order in zip(*orders, strict=True)]
-    adam = lockstep.Adam(agents, torch.tensor(RATES[:runs]), settings.adam_eps)
+    adam = lockstep.Adam(agents.stack, 2 * RATES[:runs], eps=settings.adam_eps)
     logged = lockstep.learn(agents, adam, rollout, orders, settings)
     after = agents_of(models, settings)
-    assert ((after.flat - before).abs().amax(1) > 1e-3).all()  # something was learnt
-    for (weight, bias), (theirs, their_bias) in zip(agents.layers, after.layers, strict=True):
+    assert ((after.stack.flat - before).abs().amax(1) > 1e-3).all()  # something was learnt
+    for (weight, bias), (theirs, their_bias) in zip(agents.stack.layers, after.stack.layers, strict=True):
         torch.testing.assert_close(weight, theirs, rtol=1e-3, atol=2e-5)
         torch.testing.assert_close(bias, their_bias, rtol=1e-3, atol=2e-5)
     for name, key, sign in (
@@ -118,7 +118,7 @@ def test_gradients_are_those_of_the_loss_by_autograd():
     models = [collected(s, seed) for seed in (0, 1)]
     agents, rollout = agents_of(models, s), rollout_of(models)
     old = rollout.log_probs + 0.05 * torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
-    adam = lockstep.Adam(agents, torch.tensor([0.0, 0.0]), s.adam_eps)
+    adam = lockstep.Adam(agents.stack, 0.0, eps=s.adam_eps)
     order = [torch.arange(128).expand(2, -1)]
     logged = lockstep.learn(agents, adam, replace(rollout, log_probs=old), order, s)
     assert (logged["clipped"] > 0.5).all()
@@ -134,7 +134,7 @@ def test_gradients_are_those_of_the_loss_by_autograd():
         policy.zero_grad()
         loss.backward()
         for slot, net in enumerate(linears(model)):
-            for (weight, bias), layer in zip(agents.grads, net, strict=True):
+            for (weight, bias), layer in zip(agents.stack.grads, net, strict=True):
                 mine = weight[2 * slot + run].T[: layer.out_features]
                 torch.testing.assert_close(mine, layer.weight.grad, rtol=1e-3, atol=1e-6)
                 torch.testing.assert_close(
@@ -159,13 +159,13 @@ def test_first_weights_are_orthogonal_with_the_gains_of_sb3():
     agents = lockstep.Agents(4, 2, SMALL, [torch.Generator().manual_seed(seed) for seed in (0, 1)])
     for net, last_gain in ((0, 0.01), (1, 1.0)):
         for run in (0, 1):
-            for (weight, bias), gain in zip(agents.layers, (2**0.5, 2**0.5, last_gain), strict=True):
+            for (weight, bias), gain in zip(agents.stack.layers, (2**0.5, 2**0.5, last_gain), strict=True):
                 own = weight[2 * net + run]
                 own = own[:, :1] if net and own.shape[1] == 2 else own
                 small = own.T @ own if own.shape[0] >= own.shape[1] else own @ own.T
                 torch.testing.assert_close(small, gain**2 * torch.eye(len(small)), atol=1e-5, rtol=1e-5)
                 assert not bias.any()
-    assert not torch.equal(agents.layers[0][0][0], agents.layers[0][0][1])
+    assert not torch.equal(agents.stack.layers[0][0][0], agents.stack.layers[0][0][1])
 
 
 def test_readings_are_those_of_the_callback():
@@ -186,7 +186,7 @@ def test_readings_are_those_of_the_callback():
     first, before = watch.read(fine), [*patterns()]
     for model in models:
         model.train()
-    agents.flat.copy_(agents_of(models, SMALL).flat)
+    agents.stack.flat.copy_(agents_of(models, SMALL).stack.flat)
     second, after = watch.read(fine), [*patterns()]
     for net, start in (("actor", 0), ("critic", 1)):
         assert first[net].tolist() == pytest.approx([balance_oui(b) for b in before[start::2]])
@@ -252,7 +252,7 @@ def test_whatever_is_not_finite_is_a_divergence(monkeypatch, value, net):
         logged = learn(agents, *rest)
         calls.append(logged)
         if len(calls) == SMALL.updates:
-            agents.layers[-1][1][net * agents.runs, 0, 0] = value
+            agents.stack.layers[-1][1][net * agents.runs, 0, 0] = value
         return logged
 
     monkeypatch.setattr(lockstep, "learn", poison)
@@ -302,8 +302,8 @@ def test_actions_are_drawn_as_the_policy_says():
     """Shares of actions over many draws in one state, and their probabilities as they are kept."""
     settings = replace(SMALL, envs=2, rollout=4000)
     agents, rollout, _ = rolled("CartPole-v1", settings, [0, 1])
-    agents.layers[-1][0].zero_()
-    agents.layers[-1][1][:2, 0] = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
+    agents.stack.layers[-1][0].zero_()
+    agents.stack.layers[-1][1][:2, 0] = torch.tensor([[1.0, 0.0], [-1.0, 1.0]])
     envs = environments.make("CartPole-v1", range(4))
     uniform = torch.rand(2, 4000, 2, 2, generator=torch.Generator().manual_seed(0))
     rollout = lockstep.collect(agents, envs, envs.reset(), uniform, settings, lockstep._Episodes(2, 2))
