@@ -90,8 +90,11 @@ class Stack:
         weight, bias = layers[-1]
         return [*found, torch.baddbmm(bias.mT, weight.mT, found[-1].mT).mT]
 
-    def backward(self, outputs: Sequence[Tensor], slope: Tensor) -> None:
-        """Fill `grad` from the loss's slope in the last outputs, `[R, B, out]`."""
+    def backward(self, outputs: Sequence[Tensor], slope: Tensor, *, into_inputs: bool = False) -> Tensor:
+        """Fill `grad` from the loss's slope in the last outputs, `[R, B, out]`.
+
+        Returns the slope in the first layer's outputs; in its inputs `[R, B, in]` with `into_inputs`.
+        """
         *_, (weight, bias) = self.grads
         torch.bmm(slope.mT, outputs[-2], out=weight.mT)
         torch.sum(slope, 1, keepdim=True, out=bias)
@@ -100,6 +103,7 @@ class Stack:
             weight, bias = self.grads[i]
             torch.bmm(outputs[i].mT, slope, out=weight)
             torch.sum(slope, 1, keepdim=True, out=bias)
+        return slope @ self.layers[0][0].mT if into_inputs else slope
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
