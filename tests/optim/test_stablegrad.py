@@ -375,3 +375,22 @@ def test_a_drifting_scale_reaches_adam_as_a_constant_one(betas):
         optimiser.step()
         norms.append((weight.detach() - before).norm().item())
     assert max(norms) == pytest.approx(min(norms), rel=1e-3)
+
+
+def test_the_books_three_lines():
+    """`book/start.md`, Around your own optimiser."""
+    from ouikit.nn.init import sinusoidal_
+    from ouikit.optim import refresh_beta
+
+    model = sinusoidal_(nn.Sequential(nn.Linear(30, 8), nn.ReLU(), nn.Linear(8, 3)), "he")
+    beta = refresh_beta(horizon=20_000)
+    optimiser = StableGrad(torch.optim.AdamW(model.parameters(), betas=(beta, beta)), reference=model)
+    x, y = torch.randn(64, 30, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
+    losses = []
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.1
