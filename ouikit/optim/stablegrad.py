@@ -192,9 +192,10 @@ class _Prediction:
         self.reset()
 
     def reset(self) -> None:
-        # count, sum and sum of squares of the entries seen, and the last weight's gradient norm at that time
+        # Count, sum and sum of squares of the entries seen; of the last weight's gradient at that time the
+        # norm, or all of it where ranks have yet to average theirs.
         self._sums = torch.zeros(3, dtype=torch.float64, device=self._last_weight.device)
-        self._norm: Tensor | None = None
+        self._then: Tensor | None = None
 
     def remove(self) -> None:
         for handle in self._handles:
@@ -202,17 +203,19 @@ class _Prediction:
 
     def spread(self) -> Tensor:
         """The standard deviation, scaled as gradients were since; 0 where nothing was seen. Starts anew."""
-        sums, norm, gradient = self._sums, self._norm, self._last_weight.grad
+        sums, then, gradient, ranks = self._sums, self._then, self._last_weight.grad, 1
         self.reset()
-        ranks = 1
         if self._group is not None:
-            torch.distributed.all_reduce(sums, group=self._group)
             ranks = torch.distributed.get_world_size(self._group)  # each rank's loss counts 1 / ranks
+            torch.distributed.all_reduce(sums, group=self._group)
+            if then is not None:
+                torch.distributed.all_reduce(then, group=self._group)
+                then = (then / ranks).norm()
         count, total, squares = sums
         variance = (squares - total.square() / count.clamp(min=1)) / (count - 1).clamp(min=1)
         spread = variance.clamp(min=0).sqrt() / ranks
-        if norm is not None and gradient is not None:
-            spread = torch.where(norm > 0, spread * (gradient.float().norm() / norm), spread)
+        if then is not None and gradient is not None:
+            spread = torch.where(then > 0, spread * (gradient.float().norm() / then), spread)
         return spread.float()
 
     def _called(self, module: nn.Module, _: Any, output: Any) -> None:
@@ -227,14 +230,15 @@ class _Prediction:
     def _saw(self, gradient: Tensor) -> None:
         if torch.is_grad_enabled():
             return
-        if self._norm is not None and self._last_weight.grad is None:
+        if self._then is not None and self._last_weight.grad is None:
             self.reset()  # gradients were dropped in between, by another's zero_grad
         g = gradient.detach().double()
         self._sums += torch.stack([g.new_tensor(g.numel()), g.sum(), g.square().sum()]).to(self._sums.device)
 
     def _reached(self, weight: Tensor) -> None:
         if weight.grad is not None and not torch.is_grad_enabled():
-            self._norm = weight.grad.detach().float().norm()
+            gradient = weight.grad.detach().float()
+            self._then = gradient.norm() if self._group is None else gradient.clone()
 
 
 def _wide(gradient: Tensor) -> Tensor:

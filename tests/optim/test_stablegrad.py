@@ -394,3 +394,26 @@ def test_the_books_three_lines():
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.1
+
+
+def _one_rank(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = nn.parallel.DistributedDataParallel(network())
+    optimiser = StableGrad(torch.optim.SGD(model.parameters(), lr=0.1), reference=model)
+    for step in range(2):
+        x, y = batch(step)
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x[rank::2]), y[rank::2]).backward()
+        optimiser.step()
+    torch.save(model.module.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_do_what_one_does(tmp_path):
+    torch.multiprocessing.start_processes(_one_rank, (tmp_path,), nprocs=2, start_method="fork")
+    model = network()
+    alone = steps(model, StableGrad(torch.optim.SGD(model.parameters(), lr=0.1), reference=model), 2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt").values() for rank in range(2)]
+    for one, first, second in zip(alone, *ranks, strict=True):
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, one, rtol=1e-4, atol=1e-6)
