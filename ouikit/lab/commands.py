@@ -179,7 +179,11 @@ def _execute(chapter: Chapter, spec: RunSpec) -> Run:
     """Run with a line before and after, so that a waiting person knows where the time goes."""
     start = time.perf_counter()
     print(f"{chapter.slug} ({spec.settings.scale}) ...", end=" ", file=sys.stderr, flush=True)
-    run = execute(chapter, spec)
+    try:
+        run = execute(chapter, spec)
+    except BaseException:
+        print(file=sys.stderr)  # the reason is no part of that line
+        raise
     took = "already there" if run.cached else f"{time.perf_counter() - start:.0f} s"
     print(took, file=sys.stderr)
     return run

@@ -65,16 +65,16 @@ def begin(slug: str, values: Mapping[str, Any]) -> "Study":
     official = run and run.slug == slug and run.parameters == resolve(chapter.parameters, given)
     if not (run and official):
         run = chapter.spec(chapter.place(given), default_engine())
-    return Study(chapter, run, types, by_hand=not official)
+    return Study(chapter, run, types)
 
 
 class Study:
-    """One run of one chapter, seen from inside its notebook."""
+    """One run of one chapter, seen from inside its notebook; one that is run by hand is kept apart."""
 
-    def __init__(self, chapter: Chapter, run: RunSpec, types: Mapping[str, type], *, by_hand: bool) -> None:
+    def __init__(self, chapter: Chapter, run: RunSpec, types: Mapping[str, type]) -> None:
         self.chapter = chapter
         self.run = run
-        self.folder = chapter.folder(run.key) / ("by-hand" if by_hand else "")
+        self.folder = Path(run.folder) if run.folder else chapter.folder("by-hand") / run.key
         self._types = types
         self._start = time.perf_counter()
         self._data: dict[str, str] = {}

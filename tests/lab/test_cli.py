@@ -10,12 +10,12 @@ import pytest
 from conftest import edit
 
 from ouikit import __version__
-from ouikit.lab import begin, commands, keys, run
+from ouikit.lab import begin, commands, kernel, keys
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.cli import main
 from ouikit.lab.parameters import Parameter
-from ouikit.lab.run import Run, RunError
-from ouikit.lab.spec import HANDED_ON
+from ouikit.lab.run import Run
+from ouikit.lab.spec import HANDED_ON, handed_on
 
 SimpleChapter = namedtuple("SimpleChapter", "slug")
 OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}]'
@@ -191,12 +191,11 @@ def counted(monkeypatch):
 def test_a_run_is_resolved_once_in_the_command_and_never_again(repo, monkeypatch, counted):
     specs = []
 
-    def no_kernel(chapter, spec, part):
-        specs.append(spec)
-        part.touch()
-        raise RunError("not executed here")
+    def no_kernel(*_):
+        specs.append(handed_on())
+        raise kernel.StoppedError("not executed here")
 
-    monkeypatch.setattr(run, "_papermill", no_kernel)
+    monkeypatch.setattr(kernel, "execute", no_kernel)
     assert main(["run", "toy", "-p", "gain=3.0", "-p", "seeds=[7, 8]"]) == 1
     assert (counted["gain", "3.0"], counted["seeds", "[7, 8]"], counted["key"]) == (1, 1, 1)
     assert max(counted.values()) == 1
@@ -227,7 +226,7 @@ def test_the_book_shows_what_is_there_before_anything_is_run(repo, monkeypatch, 
     assert "still to run: 1 chapters" in capsys.readouterr().err
     published.clear()
     edit(repo / "chapters" / "toy.ipynb", "0.01 * seed", "0.02 * seed")
-    assert main(["book"]) == 0
+    assert main(["book", "--at-once", "1"]) == 0
     assert published == [[], ["toy", "also"]]  # what took the least before comes first
     published.clear()
     assert main(["book"]) == 0
