@@ -67,7 +67,7 @@ def execute(chapter: Chapter, spec: RunSpec) -> Run:
     changed = {k: v for k, v in spec.parameters.items() if v != chapter.parameters[k].default}
     try:
         with attempt(folder) as fresh:
-            with _environment(chapter.root, dataclasses.replace(spec, folder=str(fresh))):
+            with handing_on(chapter.root, dataclasses.replace(spec, folder=str(fresh))):
                 kernel.execute(chapter.path, fresh / EXECUTED, changed, chapter.root)
             _check(fresh)
             sources.seal(fresh)
@@ -121,7 +121,7 @@ def publish(run: Run, root: Path) -> Path:
 
 
 @contextmanager
-def _environment(root: Path, spec: RunSpec) -> Iterator[None]:
+def handing_on(root: Path, spec: RunSpec) -> Iterator[None]:
     """What the kernel finds: its run, and the IPython profile that leaves progress to the terminal.
 
     OUIKIT_ENGINE is for notebooks that are run by hand, and for the cells of engines of Flower.

@@ -64,7 +64,7 @@ class Settings:
 @dataclass(frozen=True)
 class RunSpec:
     """One run of one chapter. `jobs` is the number of workers (None: one per core), `key` the run's name;
-    `folder` is where the kernel leaves what it makes, empty where no command started the run."""
+    `folder` is where the notebook leaves what it makes (empty: where finished runs of that name lie)."""
 
     slug: str
     settings: Settings

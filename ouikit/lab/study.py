@@ -65,16 +65,17 @@ def begin(slug: str, values: Mapping[str, Any]) -> "Study":
     official = run and run.slug == slug and run.parameters == resolve(chapter.parameters, given)
     if not (run and official):
         run = chapter.spec(chapter.place(given), default_engine())
-    return Study(chapter, run, types)
+    return Study(chapter, run, types, by_hand=not official)
 
 
 class Study:
     """One run of one chapter, seen from inside its notebook; one that is run by hand is kept apart."""
 
-    def __init__(self, chapter: Chapter, run: RunSpec, types: Mapping[str, type]) -> None:
+    def __init__(self, chapter: Chapter, run: RunSpec, types: Mapping[str, type], *, by_hand: bool) -> None:
         self.chapter = chapter
         self.run = run
-        self.folder = Path(run.folder) if run.folder else chapter.folder("by-hand") / run.key
+        official = Path(run.folder or chapter.folder(run.key))
+        self.folder = chapter.folder("by-hand") / run.key if by_hand else official
         self._types = types
         self._start = time.perf_counter()
         self._data: dict[str, str] = {}

@@ -25,13 +25,13 @@ OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}
     ("words", "hint"),
     [
         (["rnu"], "did you mean 'run'"),
-        (["run", "tyo"], "did you mean toy"),
+        (["run", "tyo"], "did you mean 'toy'"),
         (["run", "toy", "-p", "gian=1"], "did you mean 'gain'"),
         (["run", "toy", "-p", "gain=high"], "'gain' is float"),
         (["run", "toy", "-p", "gain"], "NAME=VALUE"),
-        (["run", "toy", "--scale", "extendd"], "did you mean extended"),
-        (["check", "tyo"], "did you mean toy"),
-        (["bench", "ouii"], "there are: book, emulated, flower, gemm, oui"),
+        (["run", "toy", "--scale", "extendd"], "did you mean 'extended'"),
+        (["check", "tyo"], "did you mean 'toy'"),
+        (["bench", "ouii"], "did you mean 'oui'"),
         (["new", "My-Paper", "--title", "x"], "lower-case"),
         (["new", "my_paper", "--title", " "], "the title is empty"),
         (["run", "toy", "-p", "gain=1", "-p", "gain=2"], "given twice"),
@@ -220,7 +220,7 @@ def test_the_book_shows_what_is_there_before_anything_is_run(repo, monkeypatch, 
         text = (repo / "chapters" / f"toy{half}").read_text()
         (repo / "chapters" / f"also{half}").write_text(text.replace('toy\\"', 'also\\"'))
     assert main(["book", "--only", "toi"]) == 2
-    assert "did you mean toy" in capsys.readouterr().err
+    assert "did you mean 'toy'" in capsys.readouterr().err
     assert main(["book", "--only", "toy"]) == 0
     assert published == [[], ["toy"]]
     assert "still to run: 1 chapters" in capsys.readouterr().err

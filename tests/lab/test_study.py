@@ -129,8 +129,9 @@ def test_scales_share_cells(repo):
 def test_cells_run_by_hand_cannot_pass_for_the_official_run(repo, monkeypatch):
     by_hand = play(repo)["study"]
     assert by_hand.folder == Chapter("toy", repo).folder("by-hand") / by_hand.run.key
-    official = replace(by_hand.run, folder=str(repo / "run"))
-    monkeypatch.setenv(HANDED_ON, official.to_json())  # as the runner does
+    monkeypatch.setenv(HANDED_ON, by_hand.run.to_json())
+    assert play(repo)["study"].folder == Chapter("toy", repo).folder(by_hand.run.key)
+    monkeypatch.setenv(HANDED_ON, replace(by_hand.run, folder=str(repo / "run")).to_json())  # as the runner
     assert play(repo)["study"].folder == repo / "run"
     other = play(repo, gain=2.0)["study"]
     assert other.folder == Chapter("toy", repo).folder("by-hand") / other.run.key
