@@ -16,7 +16,7 @@ class RoomError(Exception):
 
 
 LOCAL = "RoomError: no room at line 3 for 'a'"
-RAY = """<class 'ray.exceptions.RayTaskError(ClientAppException)'>:<'\x1b[36mray::Actor.run()\x1b[39m (pid=24269)
+RAY = """<class 'ray.exceptions.RayTaskError(ClientAppException)'>:<'\x1b[36mray::Actor.run()\x1b[39m (pid=24)
   File "/x/ray_actor.py", line 65, in run
 Exception ClientAppException occurred. Message: no room'>"""  # fmt: skip
 
