@@ -4,14 +4,13 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ouikit.lab import keys, notebook
 from ouikit.lab.paper import Paper, read_paper
-from ouikit.lab.parameters import ParameterError, Parameters, checked, resolve
+from ouikit.lab.parameters import ParameterError, Parameters, checked, nearest, resolve
 from ouikit.lab.spec import FEDERATED, LOCAL, Engine, RunSpec, Settings, default_jobs
 
 
@@ -31,7 +30,7 @@ class Chapter:
         self.slug = slug
         self.path = self.root / "chapters" / f"{slug}.ipynb"
         if slug not in slugs(self.root):
-            raise UnknownNameError(_unknown("chapter", slug, slugs(self.root)))
+            raise UnknownNameError(f"no chapter {slug!r}; {nearest(slug, slugs(self.root))}")
         for half in (self.path, self.path.with_suffix(".yaml")):
             if not half.exists():
                 raise UnknownNameError(f"chapter {slug!r} is half a pair: {half} is missing")
@@ -66,7 +65,7 @@ class Chapter:
             ParameterError: for an unknown parameter or a wrong type.
         """
         if scale not in self.scales:
-            raise UnknownNameError(_unknown("scale", scale, list(self.scales)))
+            raise UnknownNameError(f"no scale {scale!r}; {nearest(scale, self.scales)}")
         return self._settings({**self.scales[scale], **checked(self.parameters, overrides or {})})
 
     def place(self, parameters: Mapping[str, Any]) -> Settings:
@@ -147,10 +146,3 @@ def device_kind(device: str) -> str:
 def slugs(root: Path) -> list[str]:
     """Stems of the files in `chapters/`."""
     return sorted({p.stem for p in (root / "chapters").iterdir() if p.suffix in (".ipynb", ".yaml")})
-
-
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"no {kind} {name!r}; " + (
-        f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-    )

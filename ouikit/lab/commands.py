@@ -1,7 +1,6 @@
 """`ouikit list | run | check | new | book | bench`: the laboratory from a terminal."""
 
 import argparse
-import ast
 import importlib
 import json
 import signal
@@ -17,7 +16,7 @@ from loky import cpu_count
 
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
 from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder, slugs
-from ouikit.lab.parameters import ParameterError
+from ouikit.lab.parameters import ParameterError, Parameters, nearest
 from ouikit.lab.progress import BookProgress
 from ouikit.lab.run import Run, RunError, execute, find, last_cost, publish
 from ouikit.lab.several import execute_all
@@ -163,7 +162,7 @@ def _state(chapter: Chapter) -> str:
 
 def _run(args: argparse.Namespace) -> int:
     chapter = Chapter(args.slug)
-    settings = chapter.resolve(args.scale, _overrides(args.p))
+    settings = chapter.resolve(args.scale, _overrides(args.p, chapter.parameters))
     if args.publish and settings.scale in ("reduced", "exploratory"):
         raise ParameterError(f"--publish keeps the larger named scales; this run is {settings.scale}")
     run = _execute(chapter, chapter.spec(settings, args.engine, args.jobs, args.force))
@@ -179,13 +178,17 @@ def _execute(chapter: Chapter, spec: RunSpec) -> Run:
     """Run with a line before and after, so that a waiting person knows where the time goes."""
     start = time.perf_counter()
     print(f"{chapter.slug} ({spec.settings.scale}) ...", end=" ", file=sys.stderr, flush=True)
-    run = execute(chapter, spec)
+    try:
+        run = execute(chapter, spec)
+    except BaseException:
+        print(file=sys.stderr)  # the reason is no part of that line
+        raise
     took = "already there" if run.cached else f"{time.perf_counter() - start:.0f} s"
     print(took, file=sys.stderr)
     return run
 
 
-def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
+def _overrides(pairs: Sequence[str], known: Parameters) -> dict[str, Any]:
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
@@ -193,10 +196,7 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
             raise ParameterError(f"-p {pair!r}: write NAME=VALUE, for example -p 'seeds=[0,1]'")
         if name in found:
             raise ParameterError(f"-p {name} is given twice; a sweep is a list, for example -p 'seeds=[0,1]'")
-        try:
-            found[name] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            found[name] = value
+        found[name] = known[name].read(value) if name in known else value
     return found
 
 
@@ -310,7 +310,7 @@ def _bench(args: argparse.Namespace) -> int:
     root = keys.repo_root()
     for name in args.name:
         if name not in known:
-            raise UnknownNameError(f"no benchmark {name!r}; there are: {', '.join(known)}")
+            raise UnknownNameError(f"no benchmark {name!r}; {nearest(name, known)}")
     for name in args.name or known:
         bench = importlib.import_module(f"ouikit.bench.{name}")
         rows = bench.run(progress=print)

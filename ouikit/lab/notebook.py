@@ -25,13 +25,14 @@ def read(path: Path) -> nbformat.NotebookNode:
         raise ValueError(f"{path}: not a readable notebook ({error})") from error
 
 
+def own_cells(nb: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The code cells, without what papermill injected."""
+    return [cell for cell in nb.cells if cell.cell_type == "code" and not WRITTEN_BY_PAPERMILL & _tags(cell)]
+
+
 def code_cells(nb: nbformat.NotebookNode) -> list[str]:
-    """Sources of the code cells, without what papermill injected."""
-    return [
-        cell.source
-        for cell in nb.cells
-        if cell.cell_type == "code" and not WRITTEN_BY_PAPERMILL & _tags(cell)
-    ]
+    """Their sources."""
+    return [cell.source for cell in own_cells(nb)]
 
 
 def long_cells(nb: nbformat.NotebookNode, most: int) -> list[tuple[int, int]]:
@@ -39,8 +40,8 @@ def long_cells(nb: nbformat.NotebookNode, most: int) -> list[tuple[int, int]]:
 
     Hidden cells do not count, nor does the parameters cell, which has a line for each parameter and field.
     """
-    code = [cell for cell in nb.cells if cell.cell_type == "code" and not WRITTEN_BY_PAPERMILL & _tags(cell)]
-    lines = [0 if _tags(cell) & {*HIDDEN, "parameters"} else len(cell.source.splitlines()) for cell in code]
+    shown = [not _tags(cell) & {*HIDDEN, "parameters"} for cell in own_cells(nb)]
+    lines = [len(source.splitlines()) * seen for source, seen in zip(code_cells(nb), shown, strict=True)]
     return [(i, count) for i, count in enumerate(lines) if count > most]
 
 

@@ -49,6 +49,17 @@ class Field:
             raise ParameterError(f"{self._got(value, where)}; write a list{self._example()}")
         return [self._scalar(v, SCALARS[item], where) for v in value]
 
+    def read(self, text: str) -> Any:
+        """The value that a reader typed, still to be checked: as Python, but a str is what stands there.
+
+        So `2024` is a name where the declared type is str, and `[adam, sgd]` a list where it is list[str].
+        """
+        if self.kind == "str":
+            return _typed_string(text)
+        if self.kind == "list[str]" and (items := _sources_of_items(text)) is not None:
+            return [_typed_string(item) for item in items]
+        return _typed(text)
+
     def _scalar(self, value: Any, wanted: type, where: str) -> Any:
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
@@ -208,6 +219,31 @@ def _form(node: ast.stmt, cell: str) -> str:
 def _item(kind: str) -> str:
     """The type of a list's items; `kind` itself where it is no list."""
     return kind.removeprefix("list[").removesuffix("]")
+
+
+def _typed(text: str) -> Any:
+    """The value of a Python literal; other text as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return text
+
+
+def _typed_string(text: str) -> str:
+    found = _typed(text)
+    return found if isinstance(found, str) else text
+
+
+def _sources_of_items(text: str) -> list[str] | None:
+    """What stands between the commas of a list; None for what is no list."""
+    source = text.strip()
+    try:
+        node = ast.parse(source, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    if not isinstance(node, ast.List | ast.Tuple):
+        return None
+    return [ast.get_source_segment(source, item) or "" for item in node.elts]
 
 
 def resolve(known: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Turn a chapter and parameters into a run record: key, cache, papermill."""
+"""Turn a chapter and parameters into a run record: what is there already, what is made, what failed."""
 
-import logging
+import dataclasses
 import math
 import os
 import shutil
@@ -8,17 +8,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ouikit.lab import notebook, record, sources
+from ouikit.lab import record, sources
+from ouikit.lab.attempt import EXECUTED, FAILED, attempt, clear
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.spec import HANDED_ON, RunSpec
 
-EXECUTED = "executed.ipynb"
-
 
 class RunError(RuntimeError):
-    """The notebook raised; the message holds the error and where the executed copy lies."""
+    """A run failed; the message names the chapter, the error, the cell, and where the executed copy lies."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +35,8 @@ def find(chapter: Chapter, spec: RunSpec) -> Run | None:
         found = record.read(folder)
     except record.RecordError:
         return None  # absent, truncated or garbage: the run is made again
-    complete = whole(folder, found["result"]) and sources.unchanged(folder)
+    complete = found["result"].get("status") == "ok" and sources.unchanged(folder)
     return Run(folder, found, cached=True) if complete else None
-
-
-def whole(folder: Path, result: Mapping[str, Any]) -> bool:
-    """Whether a run ended well, and the files that its record speaks of are there and readable."""
-    try:
-        figures = [folder / figure[theme] for figure in result["figures"] for theme in ("light", "dark")]
-        notebook.read(folder / EXECUTED)
-        rows = not result["cells"]["total"] or _is_parquet(folder / "rows.parquet")
-        ended_well = rows and result["status"] == "ok" and "claims" in result
-    except (LookupError, ValueError, OSError):
-        return False
-    return ended_well and all(path.is_file() and path.stat().st_size for path in figures)
-
-
-def _is_parquet(path: Path) -> bool:
-    """Whether a file is Parquet from its first byte to its last; reading it would import pandas."""
-    content = path.read_bytes()
-    return len(content) > 12 and content[:4] == content[-4:] == b"PAR1"
 
 
 def last_cost(chapter: Chapter) -> float:
@@ -76,30 +56,63 @@ def execute(chapter: Chapter, spec: RunSpec) -> Run:
     """Run a chapter, or return the run that is already there.
 
     Raises:
-        RunError: if a cell raised; a changed verdict is such a cell.
+        RunError: if the notebook did not run to its end, or left no record; a changed verdict is such a case.
         PermissionError: if the run folder cannot be written.
     """
+    from ouikit.lab import kernel  # takes a second to import; `ouikit list` need not wait for it
+
     if not spec.force and (run := find(chapter, spec)):
         return run
-    folder = record.make_folder(chapter.folder(spec.key))
-    (folder / "failed.ipynb").unlink(missing_ok=True)  # of a run before this one
-    part = folder / f"part-{os.getpid()}.ipynb"
+    folder = chapter.folder(spec.key)
+    changed = {k: v for k, v in spec.parameters.items() if v != chapter.parameters[k].default}
     try:
-        with _environment(chapter.root, spec):
-            _papermill(chapter, spec, part)
-    except RunError:
-        os.replace(part, folder / "failed.ipynb")
-        raise
-    finally:
-        part.unlink(missing_ok=True)
+        with attempt(folder) as fresh:
+            with handing_on(chapter.root, dataclasses.replace(spec, folder=str(fresh))):
+                kernel.execute(chapter.path, fresh / EXECUTED, changed, chapter.root)
+            _check(fresh)
+            sources.seal(fresh)
+    except kernel.StoppedError as error:
+        raise _failure(chapter, spec, str(error)) from error
     return Run(folder, record.read(folder), cached=False)
+
+
+def lost(chapter: Chapter, spec: RunSpec) -> RunError:
+    """The failure of a run whose process was killed."""
+    clear(chapter.folder(""))
+    return _failure(chapter, spec, "its process was killed (out of memory?) or crashed")
+
+
+def _check(folder: Path) -> None:
+    """Raise StoppedError where an executed notebook left no record of a good end."""
+    from ouikit.lab.kernel import StoppedError
+
+    try:
+        status = record.read(folder)["result"]["status"]
+    except record.RecordError:
+        raise StoppedError(
+            "it left no record: it never called report(), or begin() found other parameters than were given"
+        ) from None
+    if status != "ok":
+        raise StoppedError(f"its record says: {status}")
+
+
+def _failure(chapter: Chapter, spec: RunSpec, why: str) -> RunError:
+    """Why a run failed, in which cell, and where the copy of what was executed lies."""
+    from ouikit.lab.kernel import last_begun
+
+    copy = chapter.folder(spec.key) / FAILED
+    try:
+        cell = last_begun(copy) or "the start of its kernel, before its first cell"
+    except ValueError:  # it stopped before there was a copy
+        return RunError(f"{chapter.slug}: {why}")
+    return RunError(f"{chapter.slug}: {why}\nStopped at {cell}\nThe executed copy: {copy}")
 
 
 def publish(run: Run, root: Path) -> Path:
     """Copy a run's record, rows and figures to `book/results/`, where they are committed."""
     target = root / "book" / "results" / run.record["run"]["slug"] / run.record["run"]["scale"]
     fresh = target.with_name(f".{target.name}")
-    scratch = shutil.ignore_patterns("*.ipynb", "*.part", "by-hand", sources.LIST)
+    scratch = shutil.ignore_patterns("*.ipynb", "*.part", sources.LIST)
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(run.folder, fresh, ignore=scratch)
     shutil.rmtree(target, ignore_errors=True)
@@ -107,32 +120,8 @@ def publish(run: Run, root: Path) -> Path:
     return target
 
 
-def _papermill(chapter: Chapter, spec: RunSpec, part: Path) -> None:
-    import papermill  # takes a second to import; `ouikit list` need not wait for it
-    from papermill.exceptions import PapermillExecutionError
-
-    # After Ctrl-C the client's pending tasks would bury our one line under a hundred of theirs.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    try:
-        papermill.execute_notebook(
-            chapter.path,
-            part,
-            parameters={k: v for k, v in spec.parameters.items() if v != chapter.parameters[k].default},
-            progress_bar=False,
-            cwd=chapter.root,
-            kernel_name=notebook.KERNEL["name"],
-        )
-    except PapermillExecutionError as error:
-        raise RunError(
-            f"{chapter.slug}: {error.ename}: {error.evalue}\n"
-            f"raised by the cell that begins with: {error.source.strip().splitlines()[0]}\n"
-            f"The executed copy: {part.with_name('failed.ipynb')}"
-        ) from error
-    os.replace(part, part.with_name(EXECUTED))
-
-
 @contextmanager
-def _environment(root: Path, spec: RunSpec) -> Iterator[None]:
+def handing_on(root: Path, spec: RunSpec) -> Iterator[None]:
     """What the kernel finds: its run, and the IPython profile that leaves progress to the terminal.
 
     OUIKIT_ENGINE is for notebooks that are run by hand, and for the cells of engines of Flower.

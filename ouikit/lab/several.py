@@ -2,17 +2,17 @@
 
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing import get_context
-from multiprocessing.pool import AsyncResult
+from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
 from ouikit.lab.chapter import Chapter
-from ouikit.lab.run import Run, RunError, execute
+from ouikit.lab.run import Run, RunError, execute, lost
 from ouikit.lab.spec import RunSpec
+from ouikit.lab.sweep import worker
+from ouikit.lab.sweep.executors import LocalWorkers, stopped
 from ouikit.lab.sweep.progress import NOTES
 
 _POLL = 0.2  # seconds between looks at the processes
@@ -32,31 +32,39 @@ def execute_all(
             yield chapter, _outcome(chapter.slug, chapter.root, spec, begin(chapter.slug))
         return
     waiting = deque(specs)
-    with get_context("spawn").Pool(at_once, _leave_to_parent) as pool:
-        running = dict[Chapter, AsyncResult[Run | RunError]]()
+    with stopped(LocalWorkers(at_once, _prepare)) as executor:
+        running = dict[Chapter, Future[Run | RunError]]()
         while waiting or running:
             while waiting and len(running) < at_once:
                 chapter = waiting.popleft()
                 call = (chapter.slug, chapter.root, specs[chapter], begin(chapter.slug))
-                running[chapter] = pool.apply_async(_outcome, call)
-            for chapter in [chapter for chapter, result in running.items() if result.ready()]:
-                yield chapter, running.pop(chapter).get()
+                running[chapter] = executor.submit(_outcome, *call)
+            for chapter in [chapter for chapter, future in running.items() if future.done()]:
+                yield chapter, _result(running.pop(chapter), chapter, specs[chapter])
             time.sleep(_POLL)
-        pool.close()  # without it the processes would be ended in the middle of their own end
-        pool.join()
 
 
 def _outcome(slug: str, root: Path, spec: RunSpec, notes: Path) -> Run | RunError:
+    """A chapter's run. Whatever goes wrong in it is its own failure: the others go on."""
     os.environ[NOTES] = str(notes)
     try:
         return execute(Chapter(slug, root), spec)
     except RunError as error:
         return error
+    except Exception as error:
+        return RunError(f"{slug}: {type(error).__name__}: {error}")
     finally:
         os.environ.pop(NOTES, None)
 
 
-def _leave_to_parent() -> None:
-    """Ctrl-C reaches every process of a terminal; the parent decides, and ends this one in good order."""
+def _result(future: Future[Run | RunError], chapter: Chapter, spec: RunSpec) -> Run | RunError:
+    try:
+        return future.result()
+    except BrokenExecutor:
+        return lost(chapter, spec)
+
+
+def _prepare(parent: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the parent decides, and ends this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    worker.start(parent)

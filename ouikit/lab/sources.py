@@ -1,4 +1,4 @@
-"""The files that a run's data came from, and whether they are still what they were.
+"""The files of a run, and those that its data came from; and whether they are still what they were.
 
 The list lies beside the record and is not published: it holds paths of this machine.
 """
@@ -16,22 +16,36 @@ LARGE = 10 * 2**30  # bytes
 
 
 def write(folder: Path, paths: Iterable[Path]) -> None:
-    """Note stamp and checksum of files and folders beside a record."""
-    content = json.dumps([_entry(path) for path in sorted(set(paths))], indent=1)
-    write_atomically(folder / LIST, content.encode())
+    """Note stamp and checksum of a run's data, files and folders, beside its record."""
+    _write(folder, [_entry(path, path.resolve()) for path in sorted(set(paths))])
+
+
+def seal(folder: Path) -> None:
+    """Note a finished run's own files, too. They are listed relative to the folder, which may be moved."""
+    own = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != LIST)
+    _write(folder, _read(folder) + [_entry(path, path.relative_to(folder)) for path in own])
 
 
 def unchanged(folder: Path) -> bool:
-    """Whether all files that are listed in a run's folder still have their checksums; True without a list."""
+    """Whether a run is sealed, and all files listed in its folder still have their checksums."""
     try:
-        listed = json.loads((folder / LIST).read_text())
-    except FileNotFoundError:
-        return True
-    return all(_is_still(entry) for entry in listed)
+        listed = _read(folder)
+        sealed = any(not Path(entry["path"]).is_absolute() for entry in listed)
+        return sealed and all(_is_still(folder / entry["path"], entry) for entry in listed)
+    except (OSError, ValueError, LookupError, TypeError):  # absent, or not what was written
+        return False
 
 
-def _is_still(entry: dict[str, Any]) -> bool:
-    path = Path(entry["path"])
+def _write(folder: Path, entries: list[dict[str, Any]]) -> None:
+    write_atomically(folder / LIST, json.dumps(entries, indent=1).encode())
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / LIST).read_text())
+    return found
+
+
+def _is_still(path: Path, entry: dict[str, Any]) -> bool:
     try:
         if _stamp(path) == entry["stamp"]:
             return True  # not touched, so not read again
@@ -40,8 +54,8 @@ def _is_still(entry: dict[str, Any]) -> bool:
         return False
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    return {"path": str(path.resolve()), "stamp": _stamp(path), "sha256": _checksum(path)}
+def _entry(path: Path, listed: Path) -> dict[str, Any]:
+    return {"path": str(listed), "stamp": _stamp(path), "sha256": _checksum(path)}
 
 
 def _stamp(path: Path) -> str:

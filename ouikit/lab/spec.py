@@ -63,7 +63,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run of one chapter. `jobs` is the number of workers (None: one per core), `key` the run's name."""
+    """One run of one chapter. `jobs` is the number of workers (None: one per core), `key` the run's name;
+    `folder` is where the notebook leaves what it makes (empty: where finished runs of that name lie)."""
 
     slug: str
     settings: Settings
@@ -71,6 +72,7 @@ class RunSpec:
     jobs: int | None
     force: bool
     key: str
+    folder: str = ""
 
     @property
     def parameters(self) -> dict[str, Any]:

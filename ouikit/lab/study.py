@@ -69,12 +69,13 @@ def begin(slug: str, values: Mapping[str, Any]) -> "Study":
 
 
 class Study:
-    """One run of one chapter, seen from inside its notebook."""
+    """One run of one chapter, seen from inside its notebook; one that is run by hand is kept apart."""
 
     def __init__(self, chapter: Chapter, run: RunSpec, types: Mapping[str, type], *, by_hand: bool) -> None:
         self.chapter = chapter
         self.run = run
-        self.folder = chapter.folder(run.key) / ("by-hand" if by_hand else "")
+        official = Path(run.folder or chapter.folder(run.key))
+        self.folder = chapter.folder("by-hand") / run.key if by_hand else official
         self._types = types
         self._start = time.perf_counter()
         self._data: dict[str, str] = {}

@@ -36,12 +36,17 @@ def test_ray_gives_the_bits_of_one_process(monkeypatch):
 
 @pytest.mark.slow
 def test_who_answers_late_is_left_out(tmp_path):
-    """Workers are warm when the round begins: they have said before which partition they hold."""
+    """Workers are warm when the round begins: they have said before which partition they hold.
+
+    What a client raises is named as in one process.
+    """
     app, over = ClientApp(), tmp_path / "over"
     app.query()(identify)
 
     @app.train()
-    def late(message, context):
+    def troubled(message, context):
+        if context.node_config["partition-id"] == 2:
+            raise MemoryError("no room")
         if context.node_config["partition-id"] == 1:
             while not over.exists():
                 time.sleep(0.05)
@@ -53,9 +58,11 @@ def test_who_answers_late_is_left_out(tmp_path):
         finally:
             over.touch()
 
-    hurried = replace(PAIR, rounds=1, timeout=20.0)
-    left = json.loads(run_ray(server, app, 2, hurried.config()).state["outcome"]["json"])
-    assert left["faults"] == [{"round": 1, "client": 1, "reason": "no answer"}]
+    hurried = replace(PAIR, clients=3, per_round=3, rounds=1, timeout=20.0)
+    left = json.loads(run_ray(server, app, 3, hurried.config()).state["outcome"]["json"])
+    late, raised = left["faults"]
+    assert late == {"round": 1, "client": 1, "reason": "no answer"}
+    assert raised == {"round": 1, "client": 2, "reason": "error: MemoryError: no room"}
     assert [(entry["client"], entry["weight"]) for entry in left["contributions"]] == [(0, 1.0)]
 
 

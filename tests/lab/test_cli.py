@@ -10,12 +10,12 @@ import pytest
 from conftest import edit
 
 from ouikit import __version__
-from ouikit.lab import begin, commands, keys, run
+from ouikit.lab import begin, commands, kernel, keys
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.cli import main
 from ouikit.lab.parameters import Parameter
-from ouikit.lab.run import Run, RunError
-from ouikit.lab.spec import HANDED_ON
+from ouikit.lab.run import Run
+from ouikit.lab.spec import HANDED_ON, handed_on
 
 SimpleChapter = namedtuple("SimpleChapter", "slug")
 OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}]'
@@ -25,13 +25,13 @@ OUTPUT = '"outputs": [{"name": "stdout", "output_type": "stream", "text": ["x"]}
     ("words", "hint"),
     [
         (["rnu"], "did you mean 'run'"),
-        (["run", "tyo"], "did you mean toy"),
+        (["run", "tyo"], "did you mean 'toy'"),
         (["run", "toy", "-p", "gian=1"], "did you mean 'gain'"),
         (["run", "toy", "-p", "gain=high"], "'gain' is float"),
         (["run", "toy", "-p", "gain"], "NAME=VALUE"),
-        (["run", "toy", "--scale", "extendd"], "did you mean extended"),
-        (["check", "tyo"], "did you mean toy"),
-        (["bench", "ouii"], "there are: book, emulated, flower, gemm, oui"),
+        (["run", "toy", "--scale", "extendd"], "did you mean 'extended'"),
+        (["check", "tyo"], "did you mean 'toy'"),
+        (["bench", "ouii"], "did you mean 'oui'"),
         (["new", "My-Paper", "--title", "x"], "lower-case"),
         (["new", "my_paper", "--title", " "], "the title is empty"),
         (["run", "toy", "-p", "gain=1", "-p", "gain=2"], "given twice"),
@@ -191,12 +191,11 @@ def counted(monkeypatch):
 def test_a_run_is_resolved_once_in_the_command_and_never_again(repo, monkeypatch, counted):
     specs = []
 
-    def no_kernel(chapter, spec, part):
-        specs.append(spec)
-        part.touch()
-        raise RunError("not executed here")
+    def no_kernel(*_):
+        specs.append(handed_on())
+        raise kernel.StoppedError("not executed here")
 
-    monkeypatch.setattr(run, "_papermill", no_kernel)
+    monkeypatch.setattr(kernel, "execute", no_kernel)
     assert main(["run", "toy", "-p", "gain=3.0", "-p", "seeds=[7, 8]"]) == 1
     assert (counted["gain", "3.0"], counted["seeds", "[7, 8]"], counted["key"]) == (1, 1, 1)
     assert max(counted.values()) == 1
@@ -221,13 +220,13 @@ def test_the_book_shows_what_is_there_before_anything_is_run(repo, monkeypatch, 
         text = (repo / "chapters" / f"toy{half}").read_text()
         (repo / "chapters" / f"also{half}").write_text(text.replace('toy\\"', 'also\\"'))
     assert main(["book", "--only", "toi"]) == 2
-    assert "did you mean toy" in capsys.readouterr().err
+    assert "did you mean 'toy'" in capsys.readouterr().err
     assert main(["book", "--only", "toy"]) == 0
     assert published == [[], ["toy"]]
     assert "still to run: 1 chapters" in capsys.readouterr().err
     published.clear()
     edit(repo / "chapters" / "toy.ipynb", "0.01 * seed", "0.02 * seed")
-    assert main(["book"]) == 0
+    assert main(["book", "--at-once", "1"]) == 0
     assert published == [[], ["toy", "also"]]  # what took the least before comes first
     published.clear()
     assert main(["book"]) == 0

@@ -13,7 +13,7 @@ from ouikit.lab import check, notebook
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.cli import main
 from ouikit.lab.keys import cell_hash
-from ouikit.lab.parameters import ParameterError, parse, resolve
+from ouikit.lab.parameters import Parameter, ParameterError, parse, resolve
 from ouikit.lab.run import execute
 
 CELL = """\
@@ -34,6 +34,32 @@ def test_parameters_are_read_with_type_default_and_help():
     assert resolve(known, {"lr": 1, "seeds": (3,)}) == {
         "epochs": 60, "lr": 1.0, "seeds": [3], "device": "auto", "shuffle": True,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        *(
+            ("str", text, text)
+            for text in ("2024", "1e3", "None", "007", "True", "[1]", "it's", "", "a b", "(")
+        ),
+        ("str", "'quoted'", "quoted"),
+        ("str", '"2024"', "2024"),
+        ("list[str]", "[adam, sgd]", ["adam", "sgd"]),
+        ("list[str]", " ['adam', 2024, 1e3, None]", ["adam", "2024", "1e3", "None"]),
+        ("list[str]", "a, b", ["a", "b"]),
+        ("list[str]", "[]", []),
+        ("list[str]", "adam", "adam"),  # which is then refused, with an example
+        ("list[str]", "[007]", "[007]"),
+        ("int", "2024", 2024),
+        ("float", "1e3", 1000.0),
+        ("float", "high", "high"),
+        ("list[int]", "[1, 2]", [1, 2]),
+        ("int", "[" * 10_000, "[" * 10_000),
+    ],
+)
+def test_the_declared_type_decides_what_a_typed_text_means(kind, text, value):
+    assert Parameter("x", kind, None, "").read(text) == value
 
 
 @pytest.mark.parametrize(

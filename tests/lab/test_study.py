@@ -81,7 +81,7 @@ def test_a_changed_verdict_raises_in_both_directions_after_the_record_is_kept(re
     with pytest.raises(VerdictChangedError, match=words):
         play(repo)
     chapter = Chapter("toy", repo)
-    folder = chapter.folder(chapter.key(chapter.resolve().parameters)) / "by-hand"
+    folder = chapter.folder("by-hand") / chapter.key(chapter.resolve().parameters)
     assert record.read(folder)["result"]["status"] == "verdict changed"
 
 
@@ -128,13 +128,13 @@ def test_scales_share_cells(repo):
 
 def test_cells_run_by_hand_cannot_pass_for_the_official_run(repo, monkeypatch):
     by_hand = play(repo)["study"]
-    assert by_hand.folder.name == "by-hand"
-    monkeypatch.setenv(HANDED_ON, by_hand.run.to_json())  # as the runner does
-    assert play(repo)["study"].folder == by_hand.folder.parent
+    assert by_hand.folder == Chapter("toy", repo).folder("by-hand") / by_hand.run.key
+    monkeypatch.setenv(HANDED_ON, by_hand.run.to_json())
+    assert play(repo)["study"].folder == Chapter("toy", repo).folder(by_hand.run.key)
+    monkeypatch.setenv(HANDED_ON, replace(by_hand.run, folder=str(repo / "run")).to_json())  # as the runner
+    assert play(repo)["study"].folder == repo / "run"
     other = play(repo, gain=2.0)["study"]
-    assert other.folder == Chapter("toy", repo).folder(other.run.key) / "by-hand"
-    monkeypatch.setenv(HANDED_ON, other.run.to_json())
-    assert play(repo)["study"].folder == by_hand.folder
+    assert other.folder == Chapter("toy", repo).folder("by-hand") / other.run.key
 
 
 def test_the_nearest_scale_judges_an_exploratory_run(repo):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -40,9 +41,13 @@ class Outcome:
         return fingerprint(self.arrays.values())
 
     def json(self) -> str:
-        """Everything but the weights, and their checksum."""
+        """Everything but the weights, and their checksum, in strict JSON; equal outcomes give equal text.
+
+        A number that is not finite stands as `{"float": "nan"}`, `{"float": "inf"}` or `{"float": "-inf"}`.
+        """
         rest = {name: value for name, value in vars(self).items() if name != "arrays"}
-        return json.dumps({"checksum": self.checksum(), **rest})
+        whole = _finite({"checksum": self.checksum(), **rest})
+        return json.dumps(whole, sort_keys=True, allow_nan=False)
 
     @classmethod
     def of(cls, arrays: dict[str, Tensor], text: str) -> Self:
@@ -51,7 +56,7 @@ class Outcome:
         Raises:
             ValueError: the checksum is that of other weights.
         """
-        rest = json.loads(text)
+        rest = json.loads(text, object_hook=_number)
         checksum = rest.pop("checksum")
         outcome = cls(arrays, **rest)
         if outcome.checksum() != checksum:
@@ -103,6 +108,18 @@ def load_checkpoint(folder: Path, config: Mapping[str, Any]) -> Outcome | None:
         reason = "belongs to a run with another configuration"
     warnings.warn(f"{path} {reason}; the run starts from the beginning", RuntimeWarning, stacklevel=2)
     return None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(float(value))}
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _number(fields: dict[str, Any]) -> Any:
+    return float(fields["float"]) if fields.keys() == {"float"} else fields
 
 
 def _text(config: Mapping[str, Any]) -> str:

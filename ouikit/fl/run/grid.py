@@ -16,7 +16,6 @@ from ouikit.fl.flower import (
     ClientApp,
     ConfigRecord,
     Context,
-    Error,
     Grid,
     Message,
     MetricRecord,
@@ -24,9 +23,10 @@ from ouikit.fl.flower import (
     ServerApp,
     TaskIdentity,
 )
+from ouikit.fl.strategies.reasons import answering
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
-_RUN, _SERVER, _RAISED = 1, 0, 2  # 2 is Flower's code of a ClientApp that raised
+_RUN, _SERVER = 1, 0
 
 
 class LocalGrid(Grid):
@@ -113,10 +113,7 @@ class LocalGrid(Grid):
         node = message.metadata.dst_node_id
         if node not in self.contexts:
             raise KeyError(f"no node {node}; this grid has 1 to {len(self.contexts)}")
-        try:
-            return _copied(self.client_app(_copied(message), self.contexts[node]))
-        except Exception as error:  # whatever a client's code may raise
-            return Message(Error(_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
+        return _copied(answering(self.client_app)(_copied(message), self.contexts[node]))
 
 
 def _copied(message: Message) -> Message:

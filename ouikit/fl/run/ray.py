@@ -12,6 +12,7 @@ from typing import Any
 
 from ouikit.fl.flower import ClientApp, Context, Grid, ServerApp
 from ouikit.fl.run.grid import quiet
+from ouikit.fl.strategies.reasons import answering
 
 # Ray reads them when it is imported: no usage statistics, no warning about GPUs that are not there.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -50,7 +51,7 @@ def run_ray(
         with quiet():
             run_simulation(
                 inner,
-                client_app,
+                answering(client_app),  # type: ignore[arg-type]  # it is called as one
                 clients,
                 backend_config={
                     "client_resources": {"num_cpus": 1, "num_gpus": 0.0},

@@ -25,6 +25,7 @@ from ouikit.fl.flower import (
     RecordDict,
 )
 from ouikit.fl.strategies.arrays import Arrays, arrays_of, record_of
+from ouikit.fl.strategies.reasons import plain
 from ouikit.fl.strategies.weights import Vector, size_weights
 
 
@@ -230,7 +231,7 @@ class PairedFedAvg(FedAvg):
         if answer is None:
             raise _UnusableError("no answer")
         if answer.has_error():
-            raise _UnusableError(f"error: {answer.error.reason}")
+            raise _UnusableError(f"error: {plain(answer.error.reason)}")
         if len(answer.content.array_records) != 1 or len(answer.content.metric_records) != 1:
             raise _UnusableError("not exactly one ArrayRecord and one MetricRecord")
         arrays = arrays_of(next(iter(answer.content.array_records.values())))

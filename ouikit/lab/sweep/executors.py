@@ -49,7 +49,7 @@ def start(engine: Engine | Executor, jobs: int | None) -> Iterator[Started]:
     elif jobs == 0:
         yield Started(ThisProcess(), lambda: 1)
     else:
-        with _stopped(LocalWorkers(slots)) as executor:
+        with stopped(LocalWorkers(slots)) as executor:
             yield Started(executor, lambda: slots)
 
 
@@ -69,7 +69,9 @@ class LocalWorkers(Executor):
     `submit` starts a process where none is idle, and blocks while all `jobs` are busy.
     """
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, prepare: Callable[[int], None] = worker.start) -> None:
+        """`prepare` is the first call in each process, with the process id of this one."""
+        self._prepare = prepare
         self._idle: SimpleQueue[ProcessPoolExecutor | None] = SimpleQueue()
         for _ in range(jobs):
             self._idle.put(None)  # a place whose process starts when it is needed
@@ -88,8 +90,8 @@ class LocalWorkers(Executor):
         return future
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        start, parent = worker.start, (os.getpid(),)
-        pool = ProcessPoolExecutor(1, env=worker.ONE_THREAD, initializer=start, initargs=parent)
+        parent = (os.getpid(),)
+        pool = ProcessPoolExecutor(1, env=worker.ONE_THREAD, initializer=self._prepare, initargs=parent)
         self._pools.append(pool)
         return pool
 
@@ -112,7 +114,8 @@ def _named(engine: Engine) -> Iterator[None]:
 
 
 @contextmanager
-def _stopped(executor: Executor) -> Iterator[Executor]:
+def stopped(executor: Executor) -> Iterator[Executor]:
+    """End an executor's work with the body: kill it where the body raises, else let it end by itself."""
     try:
         yield executor
     except BaseException:
