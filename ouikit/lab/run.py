@@ -29,14 +29,11 @@ class Run:
 
 
 def find(chapter: Chapter, spec: RunSpec) -> Run | None:
-    """The run with these parameters and today's code and data, if it is complete on disk."""
+    """The run with these parameters and today's code and data, if it lies there as it was made."""
     folder = chapter.folder(spec.key)
-    try:
-        found = record.read(folder)
-    except record.RecordError:
-        return None  # absent, truncated or garbage: the run is made again
-    complete = found["result"].get("status") == "ok" and sources.unchanged(folder)
-    return Run(folder, found, cached=True) if complete else None
+    if not sources.unchanged(folder):
+        return None  # absent, damaged or of other data: the run is made again
+    return Run(folder, record.read(folder), cached=True)
 
 
 def last_cost(chapter: Chapter) -> float:
