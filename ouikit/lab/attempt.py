@@ -29,7 +29,6 @@ def attempt(folder: Path) -> Iterator[Path]:
     Raises:
         PermissionError: if the folder cannot be written.
     """
-    clear(folder.parent)
     under_way = make_folder(folder.parent / _UNDER_WAY)
     (folder / FAILED).unlink(missing_ok=True)  # of an attempt before this one
     place = under_way / f"{folder.name}-{uuid4().hex[:8]}"

@@ -56,10 +56,11 @@ def execute(chapter: Chapter, spec: RunSpec) -> Run:
         RunError: if the notebook did not run to its end, or left no record; a changed verdict is such a case.
         PermissionError: if the run folder cannot be written.
     """
-    from ouikit.lab import kernel  # takes a second to import; `ouikit list` need not wait for it
-
+    clear(chapter.folder(""))
     if not spec.force and (run := find(chapter, spec)):
         return run
+    from ouikit.lab import kernel  # takes a second to import; what is there already need not wait for it
+
     folder = chapter.folder(spec.key)
     changed = {k: v for k, v in spec.parameters.items() if v != chapter.parameters[k].default}
     try:
