@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from ouikit.lab.record import make_folder
 
@@ -29,7 +29,6 @@ def attempt(folder: Path) -> Iterator[Path]:
     Raises:
         PermissionError: if the folder cannot be written.
     """
-    clear(folder.parent)
     under_way = make_folder(folder.parent / _UNDER_WAY)
     (folder / FAILED).unlink(missing_ok=True)  # of an attempt before this one
     place = under_way / f"{folder.name}-{uuid4().hex[:8]}"
@@ -50,7 +49,7 @@ def attempt(folder: Path) -> Iterator[Path]:
 def clear(runs: Path) -> None:
     """Take away what killed processes left under way; what they had executed is kept as `failed.ipynb`."""
     for path in (runs / _UNDER_WAY).glob("*.lock"):
-        with suppress(Timeout), _claimed(path):
+        with suppress(OSError), _claimed(path):  # Timeout is one; and those of others are theirs to clear
             place = path.with_suffix("")
             _keep_copy(place, runs / place.name.rpartition("-")[0])
             shutil.rmtree(place, ignore_errors=True)
@@ -67,7 +66,6 @@ def _claimed(path: Path) -> Iterator[None]:
 
 
 def _keep_copy(place: Path, folder: Path) -> None:
-    with suppress(FileNotFoundError):
-        copy = (place / "new" / EXECUTED).read_bytes()
+    if (copy := place / "new" / EXECUTED).exists():
         folder.mkdir(exist_ok=True)
-        (folder / FAILED).write_bytes(copy)
+        copy.rename(folder / FAILED)

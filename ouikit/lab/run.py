@@ -29,14 +29,11 @@ class Run:
 
 
 def find(chapter: Chapter, spec: RunSpec) -> Run | None:
-    """The run with these parameters and today's code and data, if it is complete on disk."""
+    """The run with these parameters and today's code and data, if it lies there as it was made."""
     folder = chapter.folder(spec.key)
-    try:
-        found = record.read(folder)
-    except record.RecordError:
-        return None  # absent, truncated or garbage: the run is made again
-    complete = found["result"].get("status") == "ok" and sources.unchanged(folder)
-    return Run(folder, found, cached=True) if complete else None
+    if not sources.unchanged(folder):
+        return None  # absent, damaged or of other data: the run is made again
+    return Run(folder, record.read(folder), cached=True)
 
 
 def last_cost(chapter: Chapter) -> float:
@@ -59,10 +56,11 @@ def execute(chapter: Chapter, spec: RunSpec) -> Run:
         RunError: if the notebook did not run to its end, or left no record; a changed verdict is such a case.
         PermissionError: if the run folder cannot be written.
     """
-    from ouikit.lab import kernel  # takes a second to import; `ouikit list` need not wait for it
-
+    clear(chapter.folder(""))
     if not spec.force and (run := find(chapter, spec)):
         return run
+    from ouikit.lab import kernel  # takes a second to import; what is there already need not wait for it
+
     folder = chapter.folder(spec.key)
     changed = {k: v for k, v in spec.parameters.items() if v != chapter.parameters[k].default}
     try:

@@ -233,6 +233,16 @@ def test_the_book_shows_what_is_there_before_anything_is_run(repo, monkeypatch, 
     assert published == [["also", "toy"]]
 
 
+def test_the_book_holds_what_there_is_and_a_failed_chapter_is_an_exit_code(repo, monkeypatch, capsys):
+    monkeypatch.setattr("ouikit.lab.book.publish_book", lambda root, runs, html: html)
+    monkeypatch.setattr(kernel, "execute", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
+    assert main(["book"]) == 1
+    said = capsys.readouterr()
+    assert "toy: OSError: No space left" in said.err
+    assert said.err.endswith("ouikit: failed: toy\n")
+    assert said.out.endswith("index.html\n")
+
+
 def began(begin):
     """The chapter of a pair begins before the pair comes."""
 

@@ -8,8 +8,9 @@ import nbformat
 import pytest
 from conftest import edit
 
-from ouikit.lab import notebook, record, sources
+from ouikit.lab import kernel, notebook, record, sources
 from ouikit.lab.chapter import Chapter
+from ouikit.lab.commands import main
 from ouikit.lab.run import EXECUTED, RunError, execute, find, publish
 
 pytestmark = pytest.mark.slow
@@ -31,11 +32,13 @@ def test_a_second_run_is_there_already_and_damage_is_repaired(repo):
     assert run(repo).cached
     for damaged in ("record.json", "executed.ipynb", "rows.parquet", "figures/y-dark.svg"):
         sound = (first.folder / damaged).read_bytes()
-        (first.folder / damaged).write_bytes(sound[:20] if damaged != "figures/y-dark.svg" else b"")
-        assert found(repo) is None, damaged
-        if damaged != "figures/y-dark.svg":
-            (first.folder / damaged).write_bytes(sound)
-            assert found(repo), damaged
+        middle = len(sound) // 2
+        for content in (sound[:middle], sound[:middle] + b"?" + sound[middle + 1 :], b""):
+            (first.folder / damaged).write_bytes(content)
+            assert found(repo) is None, damaged
+        (first.folder / damaged).write_bytes(sound)
+        assert found(repo), damaged
+    (first.folder / "figures" / "y-dark.svg").unlink()
     again = run(repo)
     assert not again.cached
     assert again.record["result"]["cells"]["cached"] == 6  # no cell was lost
@@ -76,12 +79,17 @@ def test_a_changed_data_file_makes_the_run_again_and_a_touched_one_does_not(repo
 def test_a_folder_of_data_counts_by_what_is_in_it(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a").write_text("1")
-    sources.write(tmp_path, [tmp_path / "set"])
-    assert sources.unchanged(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "record.json").write_text("{}")
+    sources.write(tmp_path / "run", [tmp_path / "set"])
+    assert not sources.unchanged(tmp_path / "run"), "not finished yet"
+    sources.seal(tmp_path / "run")
+    assert sources.unchanged(tmp_path / "run")
     os.utime(tmp_path / "set" / "a", (1, 1))
-    assert sources.unchanged(tmp_path)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert sources.unchanged(tmp_path / "moved")
     (tmp_path / "set" / "a").write_text("2")
-    assert not sources.unchanged(tmp_path)
+    assert not sources.unchanged(tmp_path / "moved")
 
 
 def test_the_executed_copy_is_the_committed_notebook_plus_outputs(repo):
@@ -91,9 +99,40 @@ def test_the_executed_copy_is_the_committed_notebook_plus_outputs(repo):
     assert nbformat.writes(notebook.normal(executed)) + "\n" == committed.read_text()
 
 
+def made(status: str):
+    """In the place of a kernel: a notebook that ends, with a record of this status, or with none."""
+
+    def execute(source, copy, *_):
+        copy.write_bytes(source.read_bytes())
+        if status:
+            sources.write(copy.parent, [])
+            parts = {"schema": record.SCHEMA, "run": {}, "result": {"status": status}, "made_by": {}}
+            record.write(parts, copy.parent)
+
+    return execute
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [("", "left no record: it never called report"), ("verdict changed", "record says: verdict")],
+)
+def test_success_is_what_this_run_produced(repo, monkeypatch, capsys, status, why):
+    monkeypatch.setattr(kernel, "execute", made("ok"))
+    old = run(repo)
+    monkeypatch.setattr(kernel, "execute", made(status))
+    assert main(["run", "toy", "--force"]) == 1
+    said = capsys.readouterr()
+    assert why in said.err
+    assert str(old.folder / "failed.ipynb") in said.err
+    assert "reproduced" not in said.out
+    assert found(repo).record == old.record
+
+
 def test_a_failing_cell_is_named_and_its_copy_kept(repo):
     edit(repo / "chapters" / "toy.ipynb", "rise = (table", "rise = (tabel")
-    with pytest.raises(RunError, match=r"(?s)toy: NameError.*tabel.*begins with: rise = .*failed.ipynb"):
+    with pytest.raises(
+        RunError, match=r"(?s)toy: NameError.*tabel.*cell 6 of 7, which begins with: rise = .*failed.ipynb"
+    ):
         run(repo)
     chapter = Chapter("toy", repo)
     folder = chapter.folder(chapter.key(chapter.resolve().parameters))

@@ -7,7 +7,8 @@ import logging
 c.IPKernelApp.capture_fd_output = False  # type: ignore[name-defined]  # noqa: F821
 # IPython's own exit() and quit() let later cells run, or not, as it happens; sys.exit stops.
 c.InteractiveShellApp.exec_lines = ["from sys import exit, exit as quit"]  # type: ignore[name-defined]  # noqa
-# "Kernel is running over TCP" at each start, "KeyboardInterrupt caught" and "Task was destroyed" at the end:
-# nothing a reader can act on.
+# "Kernel is running over TCP" at each start; "KeyboardInterrupt caught", "Uncaught exception in ZMQStream
+# callback" and "Task was destroyed" at the end: nothing a reader can act on.
 c.IPKernelApp.log_level = logging.CRITICAL  # type: ignore[name-defined]  # noqa: F821
-logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+for name in ("asyncio", "tornado"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -128,6 +128,6 @@ def _text(config: Mapping[str, Any]) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.part")  # that of a killed run is written over
     part.write_bytes(content)
     os.replace(part, path)
