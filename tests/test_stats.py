@@ -209,6 +209,26 @@ def test_rank_trend_matches_columns_with_settings() -> None:
         stats.rank_trend([1, 2], [pd.Series([1.0, 2.0], [1, 2]), pd.Series([1.0, 2.0], [2, 1])])  # type: ignore[list-item]
 
 
+class Labelled:
+    """As much of xarray's DataArray as is looked at."""
+
+    coords = "seed"
+
+    def __init__(self, series: pd.Series) -> None:
+        self.series = series
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        return self.series.to_numpy()
+
+    def to_pandas(self) -> pd.Series:
+        return self.series
+
+
+def test_labels_of_xarray_count() -> None:
+    a, b = Labelled(pd.Series([1.0, 5.0], [3, 4])), Labelled(pd.Series([4.0, 0.0], [4, 3]))
+    assert stats.paired_difference(a, b) == Estimate(1, 1, 1, 2)  # type: ignore[arg-type]
+
+
 def test_a_curve_is_read_in_the_order_of_its_index() -> None:
     assert stats.settling_step(pd.Series([5.0, 1.0, 1.0], [10, 20, 30])) == 1
     for curve in (pd.Series([1.0, 5.0, 1.0], [30, 10, 20]), {30: 1.0, 10: 5.0, 20: 1.0}):

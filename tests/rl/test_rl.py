@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -419,6 +420,12 @@ def test_the_first_update_is_the_difference_of_two_networks():
     radius = flip_bounds.certified_radius(net, states, change)
     assert (radius > 0).all()
     assert (flip_bounds.flips(net, states, change, 0.99 * radius) == 0).all()
+
+
+def test_the_actor_of_discrete_states_is_given_one_of_them():
+    net, states, _ = ppo.first_update(replace(SMALL, env="FrozenLake-v1"), 0)
+    assert states.shape == (32, net[0].in_features)
+    assert (states.sum(1) == 1).all()
 
 
 class Fake:
