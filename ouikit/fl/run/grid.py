@@ -115,7 +115,7 @@ class LocalGrid(Grid):
             raise KeyError(f"no node {node}; this grid has 1 to {len(self.contexts)}")
         try:
             return _copied(self.client_app(_copied(message), self.contexts[node]))
-        except Exception as error:  # whatever a client's code may raise
+        except (Exception, SystemExit) as error:  # whatever a client's code may raise
             return Message(Error(_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
 
 
