@@ -218,9 +218,10 @@ class PairedFedAvg(FedAvg):
         before, form = flat(self.global_arrays), form_of(self.global_arrays)
 
         def read(client: int, node: int, answer: Message | None) -> Reply:
-            numbers = numbers_of(metrics_of(answer), self.needs)
+            metrics = metrics_of(answer)
             assert answer is not None  # or it would have raised
-            return Reply(client, node, *model_and_update(answer, before, form), numbers)
+            model, update = model_and_update(answer, before, form)
+            return Reply(client, node, model, update, numbers_of(metrics, self.needs))
 
         usable, flaws = sift(self._asked, answers, read)
         for client, reason in flaws:
