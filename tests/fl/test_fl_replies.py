@@ -434,10 +434,21 @@ def test_a_node_that_says_no_partition_is_left_out_and_noted(partition):
     run(strategy, app)
     assert [entry["client"] for entry in strategy.contributions] == [0, 1, 3, 4, 5]
     assert [fault["reason"] for fault in strategy.faults] == [
-        f"node 3 does not say its partition: partition-id is {partition}"
+        f"node 3 does not say its partition: partition-id is {partition}; register ouikit.fl.identify as the "
+        "query function of its ClientApp"
     ]
     with pytest.raises(RoundFailedError, match="round 1: 5 nodes are there, 6 needed; node 3 does not say"):
-        run(full(patience=0.0), app)
+        run(full(), app)  # at once
+
+
+def test_a_node_that_was_started_twice_is_left_out_where_enough_others_are_there():
+    grid = LocalGrid(client(), 6)
+    grid.contexts[2].node_config["partition-id"] = 0
+    strategy = PairedFedAvg(fraction_evaluate=0.0, min_available_nodes=5)
+    run(strategy, grid=grid)
+    assert [entry["client"] for entry in strategy.contributions] == [0, 2, 3, 4, 5]
+    (fault,) = strategy.faults
+    assert (fault["client"], fault["reason"][:45]) == (0, "nodes 1 and 2 hold the same partition: give e")
 
 
 def test_too_few_nodes_for_an_evaluation_are_noted_and_training_goes_on():

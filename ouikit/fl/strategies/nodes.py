@@ -1,42 +1,50 @@
 """Which node holds which partition: each is asked once, and one that has gone away is left out."""
 
 import time
-from collections import Counter
-from typing import Any
+from dataclasses import dataclass
 
 from ouikit.fl.flower import Grid, Message, MessageType, RecordDict
-from ouikit.fl.strategies.replies import NO_ANSWER, RoundFailedError, UnusableReplyError, metrics_of
+from ouikit.fl.strategies.replies import RoundFailedError, UnusableReplyError, metrics_of
 
-LeftOut = dict[int, dict[str, Any]]  # node → {client, reason}
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a node takes no part.
+
+    client: its partition, None if that is not known. answered: it is there, and set up wrongly.
+    """
+
+    client: int | None
+    reason: str
+    answered: bool
 
 
 def enough_nodes(
-    grid: Grid, partition: dict[int, int], left_out: LeftOut, needed: int, patience: float
+    grid: Grid, partition: dict[int, int], left_out: dict[int, LeftOut], needed: int, patience: float
 ) -> dict[int, int]:
-    """`roll_call` as soon as it finds `needed` nodes; those that gave no answer are asked again until then.
+    """`roll_call` as soon as it finds `needed` nodes; those without a partition are asked again until then.
 
     Raises:
-        RoundFailedError: after `patience` seconds there are too few, or none can say its partition.
-        RuntimeError: as `roll_call`.
+        RoundFailedError: there are too few after `patience` seconds, or at once if the others answer wrongly.
     """
     deadline = time.monotonic() + patience
     while True:
         last = time.monotonic() >= deadline
         nodes = roll_call(grid, partition, left_out, patience)
+        wrong = sum(node.answered for node in left_out.values())
         if len(nodes) >= needed:
             return nodes
-        reasons = [str(entry["reason"]) for entry in left_out.values()]
-        if last or (not nodes and any(not reason.endswith(NO_ANSWER) for reason in reasons)):
-            hint = "; its ClientApp must register ouikit.fl.identify as its query function" if reasons else ""
-            raise RoundFailedError(
-                "; ".join([f"{len(nodes)} nodes are there, {needed} needed", *reasons]) + hint
-            )
+        if last or (wrong and len(nodes) + wrong >= needed):
+            counted = f"{len(nodes)} nodes are there, {needed} needed"
+            raise RoundFailedError("; ".join([counted, *(node.reason for node in left_out.values())]))
         time.sleep(min(1.0, patience))
-        for node in [node for node, entry in left_out.items() if entry["client"] is None]:
-            del left_out[node]
+        for silent in [node for node, why in left_out.items() if why.client is None]:
+            del left_out[silent]
 
 
-def roll_call(grid: Grid, partition: dict[int, int], left_out: LeftOut, timeout: float) -> dict[int, int]:
+def roll_call(
+    grid: Grid, partition: dict[int, int], left_out: dict[int, LeftOut], timeout: float
+) -> dict[int, int]:
     """Partition → node, of the nodes of the grid that say which partition they hold.
 
     A node that was restarted comes back under another id, and its former one stays on the list until its
@@ -47,9 +55,6 @@ def roll_call(grid: Grid, partition: dict[int, int], left_out: LeftOut, timeout:
         partition: node → partition, as far as it is known; added to.
         left_out: nodes that are not to be asked again; added to, with the client where it is known.
         timeout: seconds for all answers.
-
-    Raises:
-        RuntimeError: two nodes that answer now hold the same partition.
     """
     present = dict.fromkeys(grid.get_node_ids())
     unknown = [node for node in present if node not in partition and node not in left_out]
@@ -60,17 +65,18 @@ def roll_call(grid: Grid, partition: dict[int, int], left_out: LeftOut, timeout:
         try:
             said[node] = _partition_in(by_node.get(node))
         except UnusableReplyError as flaw:
-            left_out[node] = {"client": None, "reason": f"node {node} does not say its partition: {flaw}"}
-    holders = Counter(said.values())
-    twice = [node for node in said if holders[said[node]] > 1]
-    if twice:
-        raise RuntimeError(f"nodes {twice} hold the same partition: give each a partition-id of its own")
+            reason, answered = f"node {node} does not say its partition: {flaw}", node in by_node
+            hint = "; register ouikit.fl.identify as the query function of its ClientApp" if answered else ""
+            left_out[node] = LeftOut(None, reason + hint, answered)
     partition.update(said)
     nodes = {partition[node]: node for node in partition if node in present}
     for node in [node for node in partition if node in present and nodes[partition[node]] != node]:
         client = partition.pop(node)
-        reason = f"node {node} is left out: node {nodes[client]}, which came later, holds its partition"
-        left_out[node] = {"client": client, "reason": reason}
+        if node in said:
+            reason = f"nodes {node} and {nodes[client]} hold the same partition: give each one of its own"
+        else:
+            reason = f"node {node} is left out: node {nodes[client]}, which came later, holds its partition"
+        left_out[node] = LeftOut(client, reason, node in said)
     return nodes
 
 

@@ -82,7 +82,7 @@ class PairedFedAvg(FedAvg):
         self.faults: list[dict[str, Any]] = []
         self.contributions: list[dict[str, float]] = []
         self._partition: dict[int, int] = {}  # of a node
-        self._left_out: LeftOut = {}
+        self._left_out: dict[int, LeftOut] = {}
         self._noted: set[int] = set()  # nodes that were left out and are among the faults
         self._asked: dict[int, int] = {}  # the participants of this round: node -> partition
         self._evaluating: dict[int, int] = {}  # the same of its evaluation
@@ -116,7 +116,6 @@ class PairedFedAvg(FedAvg):
 
         Raises:
             RoundFailedError: there are too few nodes.
-            RuntimeError: two nodes hold the same partition.
             TypeError: an array of the global model is of a type without a mean. ValueError: one holds NaN.
         """
         self._asked = {}
@@ -154,9 +153,6 @@ class PairedFedAvg(FedAvg):
         """Send the global model to those who evaluate it, drawn by the seed too.
 
         Where too few nodes are there nobody does, and that is noted.
-
-        Raises:
-            RuntimeError: two nodes hold the same partition.
         """
         self._evaluating = {}
         if self.fraction_evaluate == 0.0:
@@ -196,7 +192,7 @@ class PairedFedAvg(FedAvg):
         finally:
             for node in self._left_out.keys() - self._noted:
                 self._noted.add(node)
-                self._fault(server_round, **self._left_out[node])
+                self._fault(server_round, self._left_out[node].client, self._left_out[node].reason)
 
     def _messages(
         self,

@@ -120,7 +120,7 @@ def model_and_update(answer: Message, before: Vector, form: Form) -> tuple[Array
         raise UnusableReplyError(f"arrays that cannot be read: {type(error).__name__}: {error}") from error
     if own != form:
         odd = [name for name in {**form, **own} if own.get(name) != form.get(name)]
-        raise UnusableReplyError(f"names, shapes or types other than those of the global model: {odd}")
+        raise UnusableReplyError(f"names, shapes or types other than those of the global model: {odd[:5]}")
     update = flat(arrays)
     with np.errstate(invalid="ignore", over="ignore"):
         np.subtract(update, before, out=update)
