@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ouikit.fl.setting.source import Source
     from ouikit.fl.strategies.fedsq import FedSQ, structure_of
     from ouikit.fl.strategies.monitor import AtypicalClientMonitor
-    from ouikit.fl.strategies.paired import PairedFedAvg, Reply, RoundFailedError
+    from ouikit.fl.strategies.paired import PairedFedAvg
+    from ouikit.fl.strategies.replies import Reply, RoundFailedError
     from ouikit.fl.strategies.risk import risk_factors, risk_weights, robust_z
     from ouikit.fl.strategies.weighted import (
         FedOUI,
@@ -55,7 +56,8 @@ _HOMES = {
     "setting.source": ("Source",),
     "strategies.fedsq": ("FedSQ", "structure_of"),
     "strategies.monitor": ("AtypicalClientMonitor",),
-    "strategies.paired": ("PairedFedAvg", "Reply", "RoundFailedError"),
+    "strategies.paired": ("PairedFedAvg",),
+    "strategies.replies": ("Reply", "RoundFailedError"),
     "strategies.risk": ("risk_factors", "risk_weights", "robust_z"),
     "strategies.weighted": (
         *("FedOUI", "FedOUIAlignment", "GradientAlignment"),

@@ -165,6 +165,17 @@ def test_an_interrupted_run_is_stopped(monkeypatch, tmp_path):
     assert asked[-1] == ("stop", "7", "theirs")
 
 
+def test_a_node_that_was_restarted_is_not_counted_twice(monkeypatch):
+    """The SuperLink lists its former id as online until its heartbeat is missed; others stay too many."""
+    seen = [3, 3, 2]
+    monkeypatch.setattr(superlink.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(superlink, "online", lambda link: [{}] * (seen.pop(0) if len(seen) > 1 else seen[0]))
+    assert superlink._settled("theirs", 2) == 2
+    monkeypatch.setattr(superlink, "_HEARTBEATS", 0)
+    seen[:] = [4]
+    assert superlink._settled("theirs", 2) == 4
+
+
 def test_an_outcome_on_another_machine_is_named_and_an_old_one_not_taken_for_it(monkeypatch, tmp_path):
     monkeypatch.setenv("OUIKIT_ENGINE", "flower://10.0.0.1:8443")
     monkeypatch.setenv("OUIKIT_FLOWER_OUT", str(tmp_path))

@@ -21,7 +21,8 @@ from ouikit.fl.run.grid import LocalGrid, run_local
 from ouikit.fl.run.simulate import simulate
 from ouikit.fl.setting.federation import Federation
 from ouikit.fl.strategies.methods import METHODS
-from ouikit.fl.strategies.paired import PairedFedAvg, RoundFailedError
+from ouikit.fl.strategies.paired import PairedFedAvg
+from ouikit.fl.strategies.replies import RoundFailedError
 
 FOUR = Federation(method="fedoui", rounds=4, epochs=1, clients=6, per_round=3)
 

@@ -26,7 +26,8 @@ from ouikit.fl.setting.gates import FrozenGates
 from ouikit.fl.setting.population import Population
 from ouikit.fl.setting.source import Source, fresh_head, pretrained, set_aside
 from ouikit.fl.strategies.fedsq import FedSQ, StructureMissingError, structure_of
-from ouikit.fl.strategies.paired import PairedFedAvg, RoundFailedError
+from ouikit.fl.strategies.paired import PairedFedAvg
+from ouikit.fl.strategies.replies import RoundFailedError
 from ouikit.nn import models
 from ouikit.train import evaluate
 

@@ -52,6 +52,17 @@ def test_a_client_that_raises_answers_with_an_error():
     assert "ZeroDivisionError: by nothing" in answer.error.reason
 
 
+def test_a_client_that_exits_does_not_take_the_server_with_it():
+    app = ClientApp()
+
+    @app.query()
+    def leave(message, context):
+        sys.exit("no data here")
+
+    (answer,) = LocalGrid(app, 1).send_and_receive([query(1)])
+    assert "SystemExit: no data here" in answer.error.reason
+
+
 def test_neither_side_can_change_what_the_other_holds():
     app = ClientApp()
 

@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from ouikit.fl.read.averaging import mean_state
 from ouikit.fl.read.readings import curve, mechanism, rows
 from ouikit.fl.run.simulate import simulate
 from ouikit.fl.setting.federation import Federation
@@ -84,3 +86,17 @@ def test_rows_of_a_run():
     for step in (2, 3):
         weights = [row["value"] for row in replies if row["metric"] == "weight" and row["step"] == step]
         assert sum(weights) == pytest.approx(1.0, abs=3e-4)
+
+
+def test_the_mean_of_state_dicts_keeps_types_and_averages_complex_weights():
+    states = [
+        {
+            "z": torch.tensor([1j * k]),
+            "h": torch.tensor([k / 2], dtype=torch.float16),
+            "on": torch.tensor([k > 0]),
+        }
+        for k in (1, 3)
+    ]
+    mean = mean_state(states, [0.25, 0.75])
+    assert {name: tensor.dtype for name, tensor in mean.items()} == {n: t.dtype for n, t in states[0].items()}
+    assert [mean["z"].item(), mean["h"].item(), mean["on"].item()] == [2.5j, 1.25, True]

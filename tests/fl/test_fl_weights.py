@@ -13,6 +13,7 @@ from ouikit.fl import alignment_weights, fedoui_alignment_weights, fedoui_weight
 from ouikit.fl.strategies.weights import (
     alignment,
     beta_of,
+    cosine_to_mean,
     effective_clients,
     likeliest_beta,
     moved_mass,
@@ -165,6 +166,26 @@ def test_a_client_without_samples_counts_as_one():
     assert size_weights([0, 3]) == pytest.approx([0.25, 0.75])
 
 
+def test_a_client_without_samples_has_no_part_in_the_mean_update():
+    """Sizes 0, 1: the mean is (0, 2), at 90° to the first; without any sample it is 0."""
+    assert cosine_to_mean([[2, 0], [0, 2]], [0, 1]).tolist() == [0.0, 1.0]
+    assert cosine_to_mean([[2, 0], [0, 2]], [0, 0]).tolist() == [0.0, 0.0]
+    assert alignment_weights([[2, 0], [0, 2]], [0, 0]).tolist() == [0.5, 0.5]
+
+
+def test_epsilon_is_also_where_the_values_are_clipped_before_the_fit():
+    """By hand for ε = 0.1: 0 counts as 0.1 in the fit, as 0.0001 in its distribution function."""
+    oui, clipped = [0.0, 0.3, 0.4, 0.5], np.array([0.1, 0.3, 0.4, 0.5])
+    mean, variance = clipped.mean(), clipped.var(ddof=1)
+    concentration = mean * (1 - mean) / variance - 1
+    shapes = mean * concentration, (1 - mean) * concentration
+    below = stats.beta.cdf([1e-4, 0.3, 0.4, 0.5], *shapes)
+    raw = 2 * np.minimum(below, 1 - below) + 0.1
+    assert beta_of(oui, 0.1) == pytest.approx(shapes)
+    assert fedoui_weights(oui, [1] * 4, epsilon=0.1) == pytest.approx(raw / raw.sum())
+    assert beta_of(oui, 0.1) != beta_of(oui)
+
+
 def test_effective_clients_and_moved_mass():
     assert effective_clients([0.2] * 5) == pytest.approx(5.0)
     assert effective_clients([1.0, 0.0]) == 1.0
@@ -183,6 +204,8 @@ def test_effective_clients_and_moved_mass():
         (lambda: fedoui_weights([0.1, 0.2], [1, float("inf")]), "num_examples"),
         (lambda: fedoui_weights([0.1, 0.2], [1, 1], epsilon=0.0), "epsilon must be"),
         (lambda: fedoui_weights([0.1, 0.2], [1, 1], gamma=-1.0), "exponent"),
+        (lambda: fedoui_weights([0.1, 0.2], [1, 1], gamma=float("inf")), "exponent"),
+        (lambda: fedoui_weights([0.1, 0.1], [1, 1], epsilon=0.5), "epsilon must be > 0 and < 0.5"),
         (lambda: alignment([1.0, 2.0], [1, 1]), "clients × parameters"),
         (lambda: alignment([[1.0], [float("nan")]], [1, 1]), "finite"),
         (lambda: alignment([[1.0], [2.0]], [1]), "2 updates and 1 sizes"),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def mean_state(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Σ w_k θ_k over state dicts, added up in double precision; arrays of integers are those of the first.
+    """Σ w_k θ_k over state dicts, added up in double precision; what is no float is that of the first.
 
     Raises:
         ValueError: not one weight per state dict, or none.
@@ -19,8 +19,9 @@ def mean_state(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float])
         raise ValueError(f"one weight per state dict: got {len(weights)} for {len(states)}")
     mean = {name: tensor.clone() for name, tensor in states[0].items()}
     for name, tensor in mean.items():
-        if tensor.is_floating_point():
-            parts = [weight * state[name].double() for weight, state in zip(weights, states, strict=True)]
+        if tensor.is_floating_point() or tensor.is_complex():
+            double = torch.promote_types(tensor.dtype, torch.float64)
+            parts = [weight * state[name].to(double) for weight, state in zip(weights, states, strict=True)]
             mean[name] = torch.stack(parts).sum(0).to(tensor.dtype)
     return mean
 

@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ouikit.fl.strategies.risk import THRESHOLD, robust_z
-from ouikit.fl.strategies.weights import ranks, typicality
+from ouikit.fl.strategies.weights import typicality
 
 Row = dict[str, Any]
 
@@ -66,5 +66,5 @@ def detection(contributions: Sequence[Mapping[str, float]], anomalous: Sequence[
 def _auroc(bad: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
     """Mann and Whitney's statistic by the ranks, over the number of pairs."""
     count = int(bad.sum())
-    above = ranks(score)[bad].sum() - count * (count + 1) / 2
+    above = pd.Series(score).rank()[bad].sum() - count * (count + 1) / 2
     return float(above / (count * (len(bad) - count)))

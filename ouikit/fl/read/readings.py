@@ -8,7 +8,7 @@ import numpy as np
 
 from ouikit.fl.read.outcome import Outcome
 from ouikit.fl.setting.population import Holdings
-from ouikit.fl.strategies.weights import effective_clients, moved_mass, ranks
+from ouikit.fl.strategies.weights import effective_clients, moved_mass
 
 Entry = Mapping[str, float]
 Row = dict[str, Any]
@@ -135,7 +135,9 @@ def mechanism(contributions: Sequence[Entry], holdings: Holdings) -> dict[str, f
 def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    columns = np.column_stack([ranks(np.asarray(values, dtype=np.float64)) for values in (x, y)])
+    import pandas as pd  # here, so that a saved run is read without it; scipy's takes a second to import
+
+    columns = np.column_stack([pd.Series(values, dtype=np.float64).rank() for values in (x, y)])
     return float(np.asarray(np.corrcoef(columns, rowvar=False))[1, 0])
 
 

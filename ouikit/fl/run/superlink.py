@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 _PATIENCE = 180  # seconds for one command, and for one look at the log
+_HEARTBEATS = 90  # seconds in which a SuperLink misses a SuperNode that was killed: two heartbeats and a half
 
 APP = """\
 [project]
@@ -65,7 +67,7 @@ def run_superlink(address: str, clients: int, config: Mapping[str, Any]) -> dict
         run failed, or its outcome is not in `out`: the SuperLink's host sees another folder there.
     """
     link = connection(address)
-    if (nodes := len(online(link))) != clients:
+    if (nodes := _settled(link, clients)) != clients:
         raise RunFailedError(f"{address} has {nodes} SuperNodes online; the federation has {clients} clients")
     outcome = Path(config["out"]) / "outcome.json"
     outcome.unlink(missing_ok=True)  # of another run
@@ -101,6 +103,14 @@ def run_app(folder: Path, link: str) -> dict[str, Any]:
 def online(link: str) -> list[dict[str, Any]]:
     """The SuperNodes that a SuperLink knows to be there. Raises RunFailedError."""
     return [node for node in flwr("supernode", "list", link)["nodes"] if node["status"] == "online"]
+
+
+def _settled(link: str, clients: int) -> int:
+    """How many are online; of too many, after those that were killed and started again are missed."""
+    deadline = time.monotonic() + _HEARTBEATS
+    while (nodes := len(online(link))) > clients and time.monotonic() < deadline:
+        time.sleep(1.0)
+    return nodes
 
 
 def connection(address: str) -> str:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ouikit.fl.flower import ArrayRecord, ConfigRecord, Context, Grid, Message, MessageType, RecordDict
 from ouikit.fl.strategies.arrays import state_of
-from ouikit.fl.strategies.paired import PairedFedAvg, Reply
+from ouikit.fl.strategies.paired import PairedFedAvg
+from ouikit.fl.strategies.replies import Reply
 
 STRUCTURE = "structure"  # the name of the record, in messages and in a node's state
 FROZEN = "frozen-gates"  # tells a client that its gates are to be frozen

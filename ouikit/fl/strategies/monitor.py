@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ouikit.fl.strategies.arrays import Arrays
-from ouikit.fl.strategies.paired import PairedFedAvg, Reply
+from ouikit.fl.strategies.paired import PairedFedAvg
+from ouikit.fl.strategies.replies import Reply
 from ouikit.fl.strategies.risk import TEMPERATURE, THRESHOLD, risk_factors, robust_z
 from ouikit.fl.strategies.weights import Vector, cosine_to_mean
 from ouikit.nn.chain import gate_patterns

@@ -4,15 +4,11 @@ Each of them is an ordinary Flower strategy (Message API) that takes the place o
 `flwr.serverapp.strategy.FedAvg` in any ServerApp.
 """
 
-import sys
-import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ouikit.fl.flower import (
     ArrayRecord,
@@ -24,33 +20,20 @@ from ouikit.fl.flower import (
     MetricRecord,
     RecordDict,
 )
-from ouikit.fl.strategies.arrays import Arrays, arrays_of, record_of
-from ouikit.fl.strategies.reasons import plain
+from ouikit.fl.strategies.arrays import Arrays, record_of
+from ouikit.fl.strategies.mean import check_types, flat, form_of, model_of, weighted_mean
+from ouikit.fl.strategies.nodes import LeftOut, enough_nodes
+from ouikit.fl.strategies.replies import (
+    Reply,
+    RoundFailedError,
+    metrics_of,
+    model_and_update,
+    numbers_of,
+    sift,
+)
 from ouikit.fl.strategies.weights import Vector, size_weights
 
-
-class RoundFailedError(RuntimeError):
-    """A round brought fewer usable replies than the strategy needs. The global model stays as it was."""
-
-
-class _UnusableError(ValueError):
-    """A reply that must not reach the global model."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One usable reply, decoded.
-
-    client, node: who sent it. arrays: its model, as numpy arrays by name. update: θ_k − θ_t over all
-    floating-point arrays, float64 [P]. metrics: its numbers. scores: what the server measured of it.
-    """
-
-    client: int
-    node: int
-    arrays: Arrays
-    update: Vector
-    metrics: dict[str, float]
-    scores: dict[str, float] = field(default_factory=dict)
+_EVALUATION = 1  # the generator of those who evaluate: default_rng([seed, 1])
 
 
 class PairedFedAvg(FedAvg):
@@ -60,11 +43,17 @@ class PairedFedAvg(FedAvg):
       in the authors' code: equal seeds give equal participants, whatever the strategy and the node ids. Nodes
       say which partition they hold in answer to a query (`ouikit.fl.identify`).
     * Replies are decoded once, and averaged in the order of the partitions: the same sum to the last bit.
-    * A reply that is an error, is missing after the timeout, has other names, shapes or types than the global
-      model, holds a value that is not finite, or lacks a metric that the weights need, is left out, and noted
-      in `faults`. The round continues with the others; with fewer than `min_replies` it raises
-      `RoundFailedError`, where Flower alone would continue in silence. Usable replies whose metrics have
-      different names raise Flower's own `InconsistentMessageReplies`.
+    * A reply that is an error, is missing after the timeout, cannot be read, has other names, shapes or types
+      than the global model, holds a weight or a metric that is not finite, lacks a metric that the weights
+      need, or has other metrics than most replies, is left out, and noted in `faults`. The round continues
+      with the others; with fewer than `min_replies` it raises `RoundFailedError`, where Flower alone would
+      continue in silence.
+    * The same holds for evaluation by clients, whose metrics are averaged by num-examples; without a usable
+      reply, or without a sample, there are none.
+    * A node that does not say which partition it holds, or whose partition a newer node holds, is left out
+      and noted: a node that was restarted has another id, and its former one stays on the list for a while.
+    * What is no float, such as a counter or a mask, keeps its type, and its value where the replies agree
+      (`ouikit.fl.strategies.mean`).
 
     Args:
         seed: of the participants.
@@ -74,7 +63,8 @@ class PairedFedAvg(FedAvg):
             not among them.
 
     Attributes:
-        faults: one {round, client, reason} per reply that was left out.
+        faults: one {round, client, reason} per reply or node that was left out; of a node that never said its
+            partition, client is None.
         contributions: one row per reply that was used: round, client, weight, size_weight (its share under
             FedAvg), update_norm, and the reply's metrics and scores.
         global_arrays: the model that this round's participants were sent, as numpy arrays by name.
@@ -92,7 +82,10 @@ class PairedFedAvg(FedAvg):
         self.faults: list[dict[str, Any]] = []
         self.contributions: list[dict[str, float]] = []
         self._partition: dict[int, int] = {}  # of a node
+        self._left_out: dict[int, LeftOut] = {}
+        self._noted: set[int] = set()  # nodes that were left out and are among the faults
         self._asked: dict[int, int] = {}  # the participants of this round: node -> partition
+        self._evaluating: dict[int, int] = {}  # the same of its evaluation
         self.global_arrays: Arrays = {}
 
     def weights(self, replies: list[Reply], server_round: int) -> Vector:
@@ -123,19 +116,18 @@ class PairedFedAvg(FedAvg):
 
         Raises:
             RoundFailedError: there are too few nodes.
-            RuntimeError: a node does not say which partition it holds, or two hold the same.
+            TypeError: an array of the global model is of a type without a mean. ValueError: one holds NaN.
         """
         self._asked = {}
         if self.fraction_train == 0.0:
             return []
-        nodes = self._nodes(grid, server_round)
+        check_types(arrays)
+        nodes = self._nodes(grid, server_round, self.min_train_nodes)
+        self.global_arrays = model_of(arrays)
         count = max(int(len(nodes) * self.fraction_train), self.min_train_nodes)
         chosen = participants(self.seed, server_round, sorted(nodes), count)
         self._asked = {nodes[partition]: partition for partition in chosen}
-        self.global_arrays = arrays_of(arrays)
-        config["server-round"] = server_round
-        record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
-        return [Message(record, node, MessageType.TRAIN) for node in self._asked]
+        return self._messages(self._asked, MessageType.TRAIN, server_round, arrays, config)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -151,55 +143,85 @@ class PairedFedAvg(FedAvg):
             reply.scores.update(scores)
         weights = [float(weight) for weight in self.weights(usable, server_round)]
         self._note(server_round, usable, weights)
-        metrics = self._mean_metrics([answers[reply.node] for reply in usable], weights)
+        metrics = self.train_metrics_aggr_fn(self._weighted(usable, answers, weights), self.weighted_by_key)
         mean = weighted_mean([reply.arrays for reply in usable], weights)
         return record_of(mean), metrics
 
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Metrics of the clients' own evaluation, weighted by num-examples."""
-        answers = list(replies)
-        for reply in answers:
-            if not reply.has_error():
-                metrics = _metrics_of(reply)
-                metrics["weight"] = float(metrics["num-examples"])  # type: ignore[arg-type]
-        return super().aggregate_evaluate(server_round, answers)
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the global model to those who evaluate it, drawn by the seed too.
 
-    def _nodes(self, grid: Grid, server_round: int) -> dict[int, int]:
+        Where too few nodes are there nobody does, and that is noted.
+        """
+        self._evaluating = {}
+        if self.fraction_evaluate == 0.0:
+            return []
+        try:
+            nodes = self._nodes(grid, server_round, self.min_evaluate_nodes)
+        except RoundFailedError as error:
+            self._fault(server_round, None, f"evaluation: {error}")
+            return []
+        count = max(int(len(nodes) * self.fraction_evaluate), self.min_evaluate_nodes)
+        chosen = participants((self.seed, _EVALUATION), server_round, sorted(nodes), count)
+        self._evaluating = {nodes[partition]: partition for partition in chosen}
+        return self._messages(self._evaluating, MessageType.EVALUATE, server_round, arrays, config)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Metrics of the clients' own evaluation, weighted by num-examples; None without any sample."""
+        answers = {answer.metadata.src_node_id: answer for answer in replies}
+
+        def read(client: int, node: int, answer: Message | None) -> Reply:
+            return Reply(client, node, {}, np.empty(0), numbers_of(metrics_of(answer)))
+
+        usable, flaws = sift(self._evaluating, answers, read)
+        for client, reason in flaws:
+            self._fault(server_round, client, f"evaluation: {reason}")
+        sizes = [reply.metrics["num-examples"] for reply in usable]
+        if not sum(sizes):
+            return None
+        return self.evaluate_metrics_aggr_fn(self._weighted(usable, answers, sizes), self.weighted_by_key)
+
+    def _nodes(self, grid: Grid, server_round: int, least: int) -> dict[int, int]:
         """Partition -> node, of the nodes that are there; waits until enough of them are."""
-        needed = max(self.min_available_nodes, self.min_train_nodes)
-        deadline = time.monotonic() + self.patience
-        while len(present := list(grid.get_node_ids())) < needed:
-            if time.monotonic() > deadline:
-                raise RoundFailedError(
-                    f"round {server_round}: {len(present)} nodes are there, {needed} needed"
-                )
-            time.sleep(min(1.0, self.patience))
-        unknown = [node for node in present if node not in self._partition]
-        if unknown:
-            queries = [Message(RecordDict(), node, MessageType.QUERY) for node in unknown]
-            for answer in grid.send_and_receive(queries, timeout=self.patience):
-                if not answer.has_error():
-                    partition = _metrics_of(answer)["partition-id"]
-                    self._partition[answer.metadata.src_node_id] = int(partition)  # type: ignore[arg-type]
-        silent = [node for node in present if node not in self._partition]
-        if silent:
-            raise RuntimeError(
-                f"nodes {silent} do not say which partition they hold: they are gone, or their ClientApp "
-                "does not register ouikit.fl.identify as its query function"
-            )
-        nodes = {self._partition[node]: node for node in present}
-        if len(nodes) < len(present):
-            raise RuntimeError("two nodes hold the same partition: give each a partition-id of its own")
-        return nodes
+        needed = max(self.min_available_nodes, least)
+        try:
+            return enough_nodes(grid, self._partition, self._left_out, needed, self.patience)
+        except RoundFailedError as error:
+            raise RoundFailedError(f"round {server_round}: {error}") from None
+        finally:
+            for node in self._left_out.keys() - self._noted:
+                self._noted.add(node)
+                self._fault(server_round, self._left_out[node].client, self._left_out[node].reason)
+
+    def _messages(
+        self,
+        asked: Iterable[int],
+        kind: str,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+    ) -> list[Message]:
+        config["server-round"] = server_round
+        record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
+        return [Message(record, node, kind) for node in asked]
+
+    def _fault(self, server_round: int, client: int | None, reason: str) -> None:
+        self.faults.append({"round": server_round, "client": client, "reason": reason})
 
     def _usable(self, server_round: int, answers: dict[int, Message]) -> list[Reply]:
         """Replies in the order of the partitions; the others are entered in `faults`. answers: by node."""
-        usable, before = [], _flat(self.global_arrays)
-        for node, client in sorted(self._asked.items(), key=lambda item: item[1]):
-            try:
-                usable.append(self._reply(client, node, answers.get(node), before))
-            except _UnusableError as flaw:
-                self.faults.append({"round": server_round, "client": client, "reason": str(flaw)})
+        before, form = flat(self.global_arrays), form_of(self.global_arrays)
+
+        def read(client: int, node: int, answer: Message | None) -> Reply:
+            metrics = metrics_of(answer)
+            assert answer is not None  # or it would have raised
+            model, update = model_and_update(answer, before, form)
+            return Reply(client, node, model, update, numbers_of(metrics, self.needs))
+
+        usable, flaws = sift(self._asked, answers, read)
+        for client, reason in flaws:
+            self._fault(server_round, client, reason)
         return usable
 
     def _too_few(self, server_round: int, usable: int) -> RoundFailedError:
@@ -216,40 +238,24 @@ class PairedFedAvg(FedAvg):
         for reply, weight, size in zip(replies, weights, sizes, strict=True):
             entry = {"round": server_round, "client": reply.client, "weight": weight}
             norm = float(np.linalg.norm(reply.update))
-            own = {**reply.metrics, **reply.scores}
-            self.contributions.append({**entry, "size_weight": float(size), "update_norm": norm, **own})
+            ours = {**entry, "size_weight": float(size), "update_norm": norm}
+            own = {**reply.metrics, **reply.scores}  # where a client's "weight" does not replace ours
+            self.contributions.append({**ours, **own, **ours})
 
-    def _mean_metrics(self, answers: list[Message], weights: list[float]) -> MetricRecord:
-        """Flower's own check and mean of the metrics, under these weights."""
-        for answer, weight in zip(answers, weights, strict=True):
-            _metrics_of(answer)[self.weighted_by_key] = weight
-        checked, _ = self._check_and_log_replies(answers, is_train=True)
-        return self.train_metrics_aggr_fn([answer.content for answer in checked], self.weighted_by_key)
-
-    def _reply(self, client: int, node: int, answer: Message | None, before: Vector) -> Reply:
-        """A checked reply; `before` is the global model. Raises _UnusableError, which says what is wrong."""
-        if answer is None:
-            raise _UnusableError("no answer")
-        if answer.has_error():
-            raise _UnusableError(f"error: {plain(answer.error.reason)}")
-        if len(answer.content.array_records) != 1 or len(answer.content.metric_records) != 1:
-            raise _UnusableError("not exactly one ArrayRecord and one MetricRecord")
-        arrays = arrays_of(next(iter(answer.content.array_records.values())))
-        if _form(arrays) != _form(self.global_arrays):
-            raise _UnusableError("names, shapes or types other than those of the global model")
-        after = _flat(arrays)
-        if not np.isfinite(after).all():
-            raise _UnusableError("a weight that is not finite")
-        metrics = _metrics_of(answer)
-        for name in ("num-examples", *self.needs):
-            value, most = metrics.get(name), 1.0 if name in self.needs else sys.float_info.max
-            if not isinstance(value, int | float) or not 0 <= value <= most:
-                raise _UnusableError(f"metric {name!r} is not in [0, {most:.3g}]: {value}")
-        numbers = {str(n): float(value) for n, value in metrics.items() if isinstance(value, int | float)}
-        return Reply(client, node, arrays, after - before, numbers)
+    def _weighted(
+        self, replies: list[Reply], answers: Mapping[int, Message], weights: Sequence[float]
+    ) -> list[RecordDict]:
+        """The contents of the replies with their weights, as Flower's functions take them for a mean."""
+        contents = [answers[reply.node].content for reply in replies]
+        for content, weight in zip(contents, weights, strict=True):
+            (metrics,) = content.metric_records.values()
+            metrics[self.weighted_by_key] = weight
+        return contents
 
 
-def participants(seed: int, server_round: int, partitions: list[int], count: int) -> list[int]:
+def participants(
+    seed: int | tuple[int, ...], server_round: int, partitions: list[int], count: int
+) -> list[int]:
     """The partitions that train in one round, in ascending order.
 
     `default_rng(seed)` draws `count` of them without replacement, round after round; round r has the r-th
@@ -267,44 +273,8 @@ def participants(seed: int, server_round: int, partitions: list[int], count: int
 
 
 @lru_cache(maxsize=8)
-def _draws(seed: int, partitions: tuple[int, ...], count: int) -> tuple[np.random.Generator, list[list[int]]]:
+def _draws(
+    seed: int | tuple[int, ...], partitions: tuple[int, ...], count: int
+) -> tuple[np.random.Generator, list[list[int]]]:
     """A generator, and what has been drawn from it so far: one entry a round."""
     return np.random.default_rng(seed), []
-
-
-def weighted_mean(models: Sequence[Arrays], weights: Sequence[float]) -> Arrays:
-    """Σ w_k θ_k / Σ w_k of models with the same arrays, in the arrays' own precision and in this order.
-
-    The bits are those of Flower's `FedAvg`, except for integers, such as the batch counter of batch
-    normalisation: they are rounded to integers again, where Flower returns floats.
-    """
-    total = sum(weights)
-    mean: Arrays = {}
-    for model, weight in zip(models, weights, strict=True):
-        for name, array in model.items():
-            part = array * (weight / total)
-            if name in mean:
-                mean[name] += part
-            else:
-                mean[name] = part
-    return {name: _of_type(array, models[0][name].dtype) for name, array in mean.items()}
-
-
-def _of_type(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    if np.issubdtype(dtype, np.integer):
-        return np.asarray(np.rint(array), dtype)
-    return np.asarray(array)
-
-
-def _form(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], str]]:
-    return {name: (array.shape, array.dtype.str) for name, array in arrays.items()}
-
-
-def _flat(arrays: Arrays) -> Vector:
-    """All floating-point arrays as one vector: parameters and running statistics, not counters."""
-    kept = [array.ravel() for array in arrays.values() if np.issubdtype(array.dtype, np.floating)]
-    return np.concatenate([*kept, np.empty(0)], dtype=np.float64)
-
-
-def _metrics_of(message: Message) -> MetricRecord:
-    return next(iter(message.content.metric_records.values()))

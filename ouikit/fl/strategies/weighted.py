@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ouikit.fl.flower import ArrayRecord, ConfigRecord, Grid, Message
-from ouikit.fl.strategies.paired import PairedFedAvg, Reply
+from ouikit.fl.strategies.paired import PairedFedAvg
+from ouikit.fl.strategies.replies import Reply
 from ouikit.fl.strategies.weights import (
     EPSILON,
     Vector,
@@ -45,6 +46,7 @@ class GradientAlignment(PairedFedAvg):
     """Weights by agreement with the mean update (`alignment_weights`); η and ε as there."""
 
     def __init__(self, *, eta: float = 1.0, epsilon: float = EPSILON, **paired: Any) -> None:
+        alignment_weights([[0.0]], [1], eta=eta, epsilon=epsilon)  # raises now for wrong values
         super().__init__(**paired)
         self.eta, self.epsilon = eta, epsilon
 
@@ -62,6 +64,7 @@ class FedOUI(PairedFedAvg):
     needs: ClassVar[tuple[str, ...]] = ("oui",)
 
     def __init__(self, *, gamma: float = 1.0, epsilon: float = EPSILON, **paired: Any) -> None:
+        fedoui_weights([0.5], [1], gamma=gamma, epsilon=epsilon)  # raises now for wrong values
         super().__init__(**paired)
         self.gamma, self.epsilon = gamma, epsilon
 
@@ -93,6 +96,7 @@ class FedOUIAlignment(FedOUI):
 
     def __init__(self, *, eta: float = 1.0, **fedoui: Any) -> None:
         super().__init__(**fedoui)
+        alignment_weights([[0.0]], [1], eta=eta, epsilon=self.epsilon)  # raises now for wrong values
         self.eta = eta
 
     def weights(self, replies: list[Reply], server_round: int) -> Vector:
