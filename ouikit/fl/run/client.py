@@ -68,11 +68,8 @@ def local_update(
     else:
         augment = policy(federation.augment)
     work, recipe = limited(work, federation.steps), federation.recipe()
-    if proximal_mu:
-        pull = _pull_back(model, proximal_mu)
-        *_, last = fit(model, work, recipe, seed=seed, augment=augment, on_backward=pull)
-    else:
-        *_, last = fit(model, work, recipe, seed=seed, augment=augment)
+    pull = {"on_backward": _pull_back(model, proximal_mu)} if proximal_mu else {}
+    *_, last = fit(model, work, recipe, seed=seed, augment=augment, validate_all=False, **pull)
     patterns = gate_patterns(model, _probe(federation, client, server_round, seed), [gate])
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return state, {
@@ -94,6 +91,7 @@ def _pull_back(model: nn.Module, mu: float) -> Callable[[], None]:
     return add
 
 
+@lru_cache(maxsize=4096)
 def client_seed(seed: int, server_round: int, client: int) -> int:
     """One seed for each (seed, round, client), without collisions by sums."""
     return int(np.random.SeedSequence([seed, server_round, client]).generate_state(1)[0])

@@ -26,6 +26,7 @@ from ouikit.fl.flower import (
 )
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
+_CHANGEABLE = (Array, list)
 _RUN, _SERVER, _RAISED = 1, 0, 2  # 2 is Flower's code of a ClientApp that raised
 
 
@@ -132,7 +133,7 @@ def _copied(message: Message) -> Message:
 def _copied_record(record: Record) -> Record:
     own: Any = record.copy()
     for name, value in record.items():
-        if isinstance(value, Array | list):
+        if isinstance(value, _CHANGEABLE):
             own[name] = copy(value)
     return own
 

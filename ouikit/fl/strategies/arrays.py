@@ -47,14 +47,10 @@ def state_of(record: ArrayRecord) -> dict[str, Tensor]:
 
 
 def _encoded(array: NDArray[Any]) -> Array:
-    data = b"".join(
-        (
-            _header(array.dtype.str, array.shape),
-            np.ascontiguousarray(array).data,
-        )
-    )
+    name, header = _header(array.dtype, array.shape)
+    data = b"".join((header, np.ascontiguousarray(array).data))
     made = Array.__new__(Array)  # whose constructor takes longer than all this to tell its arguments apart
-    made.dtype, made.shape, made.stype, made.data = str(array.dtype), array.shape, "numpy.ndarray", data
+    vars(made).update(dtype=name, shape=array.shape, stype="numpy.ndarray", data=data)
     return made
 
 
@@ -69,10 +65,11 @@ def _decoded(array: Array) -> NDArray[Any]:
 
 
 @lru_cache(maxsize=1024)
-def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, bytes]:
+    """The name of the type, and the header."""
     file = BytesIO()
-    npy.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return file.getvalue()
+    npy.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return str(dtype), file.getvalue()
 
 
 @lru_cache(maxsize=1024)

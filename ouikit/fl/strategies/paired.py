@@ -27,6 +27,8 @@ from ouikit.fl.flower import (
 from ouikit.fl.strategies.arrays import Arrays, arrays_of, record_of
 from ouikit.fl.strategies.weights import Vector, size_weights
 
+Form = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]  # shape and type of every array
+
 
 class RoundFailedError(RuntimeError):
     """A round brought fewer usable replies than the strategy needs. The global model stays as it was."""
@@ -193,10 +195,10 @@ class PairedFedAvg(FedAvg):
 
     def _usable(self, server_round: int, answers: dict[int, Message]) -> list[Reply]:
         """Replies in the order of the partitions; the others are entered in `faults`. answers: by node."""
-        usable, before = [], _flat(self.global_arrays)
+        usable, before, form = [], _flat(self.global_arrays), _form(self.global_arrays)
         for node, client in sorted(self._asked.items(), key=lambda item: item[1]):
             try:
-                usable.append(self._reply(client, node, answers.get(node), before))
+                usable.append(self._reply(client, node, answers.get(node), before, form))
             except _UnusableError as flaw:
                 self.faults.append({"round": server_round, "client": client, "reason": str(flaw)})
         return usable
@@ -225,27 +227,30 @@ class PairedFedAvg(FedAvg):
         checked, _ = self._check_and_log_replies(answers, is_train=True)
         return self.train_metrics_aggr_fn([answer.content for answer in checked], self.weighted_by_key)
 
-    def _reply(self, client: int, node: int, answer: Message | None, before: Vector) -> Reply:
-        """A checked reply; `before` is the global model. Raises _UnusableError, which says what is wrong."""
+    def _reply(
+        self, client: int, node: int, answer: Message | None, before: Vector, form: Form
+    ) -> Reply:
+        """A checked reply; `before` is the global model, of this form. Raises _UnusableError: what is wrong."""
         if answer is None:
             raise _UnusableError("no answer")
         if answer.has_error():
             raise _UnusableError(f"error: {answer.error.reason}")
-        if len(answer.content.array_records) != 1 or len(answer.content.metric_records) != 1:
+        models, numbers = answer.content.array_records, answer.content.metric_records
+        if len(models) != 1 or len(numbers) != 1:
             raise _UnusableError("not exactly one ArrayRecord and one MetricRecord")
-        arrays = arrays_of(next(iter(answer.content.array_records.values())))
-        if _form(arrays) != _form(self.global_arrays):
+        (model,), (metrics,) = models.values(), numbers.values()
+        arrays = arrays_of(model)
+        if _form(arrays) != form:
             raise _UnusableError("names, shapes or types other than those of the global model")
         after = _flat(arrays)
         if not np.isfinite(after).all():
             raise _UnusableError("a weight that is not finite")
-        metrics = _metrics_of(answer)
         for name in ("num-examples", *self.needs):
             value, most = metrics.get(name), 1.0 if name in self.needs else sys.float_info.max
             if not isinstance(value, int | float) or not 0 <= value <= most:
                 raise _UnusableError(f"metric {name!r} is not in [0, {most:.3g}]: {value}")
-        numbers = {str(n): float(value) for n, value in metrics.items() if isinstance(value, int | float)}
-        return Reply(client, node, arrays, after - before, numbers)
+        own = {str(n): float(value) for n, value in metrics.items() if isinstance(value, int | float)}
+        return Reply(client, node, arrays, np.subtract(after, before, out=after), own)
 
 
 def participants(seed: int, server_round: int, partitions: list[int], count: int) -> list[int]:
@@ -295,13 +300,13 @@ def _of_type(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.asarray(array)
 
 
-def _form(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], str]]:
-    return {name: (array.shape, array.dtype.str) for name, array in arrays.items()}
+def _form(arrays: Arrays) -> Form:
+    return {name: (array.shape, array.dtype) for name, array in arrays.items()}
 
 
 def _flat(arrays: Arrays) -> Vector:
     """All floating-point arrays as one vector: parameters and running statistics, not counters."""
-    kept = [array.ravel() for array in arrays.values() if np.issubdtype(array.dtype, np.floating)]
+    kept = [array.ravel() for array in arrays.values() if array.dtype.kind == "f"]
     return np.concatenate([*kept, np.empty(0)], dtype=np.float64)
 
 
