@@ -164,9 +164,9 @@ def fit(
         epoch (1, 2, …), lr, train_loss (mean over the steps' images, while the weights move), val_loss,
         val_accuracy (evaluation mode), diverged (0 or 1), and the values of `on_epoch`.
 
-        A measured training or validation loss that is not finite ends the training: the row of that epoch and of
-        every later one holds diverged = 1 and nan, so that each run has one row per epoch and an average
-        over runs cannot silently become one over the survivors.
+        A training loss or a measured validation loss that is not finite ends the training: the row of that
+        epoch and of every later one holds diverged = 1 and nan, so that each run has one row per epoch and an
+        average over runs cannot silently become one over the survivors.
 
     Raises:
         ValueError: torch has no such device, or the batch is larger than the training split.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ouikit.fl.flower import (
+    ArrayRecord,
     ClientApp,
     ConfigRecord,
     Context,
@@ -23,7 +24,7 @@ from ouikit.fl.read.outcome import CHECKPOINT
 from ouikit.fl.run.client import local_update
 from ouikit.fl.run.rounds import federate
 from ouikit.fl.setting.federation import Federation
-from ouikit.fl.strategies.arrays import record_of_state, state_of
+from ouikit.fl.strategies.arrays import record_of_state, records_of, state_of
 from ouikit.fl.strategies.fedsq import FROZEN, structure_of
 from ouikit.train import one_thread
 
@@ -42,13 +43,13 @@ def identify(message: Message, context: Context) -> Message:
 @client_app.train()
 def train(message: Message, context: Context) -> Message:
     """Train on this node's partition; the configuration says how (`Federation`)."""
-    config = dict(message.content.config_records["config"])
+    config = dict(records_of(message.content, ConfigRecord)["config"].items())
     with one_thread():
         arrays, metrics = local_update(
             _federation(tuple(item for item in config.items() if item[0] not in _OF_ROUND)),
             int(context.node_config["partition-id"]),
             cast(int, config["server-round"]),
-            state_of(message.content.array_records["arrays"]),
+            state_of(records_of(message.content, ArrayRecord)["arrays"]),
             cast(float, config.get("proximal-mu", 0.0)),
             structure_of(message, context),
         )

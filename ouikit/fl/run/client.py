@@ -17,7 +17,7 @@ from ouikit.fl.setting.federation import Federation
 from ouikit.fl.setting.gates import FrozenGates
 from ouikit.fl.setting.networks import build
 from ouikit.gates import gate_modules
-from ouikit.nn.chain import gate_patterns
+from ouikit.nn.chain import chain_of, gate_patterns, live_state
 from ouikit.nn.gated import DualCopy
 from ouikit.nn.weights import load
 from ouikit.oui import balance_oui
@@ -57,7 +57,7 @@ def local_update(
     network = model = _network(federation.model, len(own.classes), own.channels)
     gate = _last_gate(federation.model, len(own.classes), own.channels)
     if structure is None:
-        load(network, weights)
+        load(network, weights, live_state(network))
     else:
         model = dual_network(federation, own).load(structure, weights)
         network, gate = model.quantity, f"structure.{gate}"
@@ -71,7 +71,9 @@ def local_update(
     pull = {"on_backward": _pull_back(model, proximal_mu)} if proximal_mu else {}
     *_, last = fit(model, work, recipe, seed=seed, augment=augment, validate_all=False, **pull)
     patterns = gate_patterns(model, _probe(federation, client, server_round, seed), [gate])
-    state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    chain = chain_of(model)
+    after = network.state_dict() if chain is None else chain.state
+    state = {name: tensor.detach().clone() for name, tensor in after.items()}
     return state, {
         "num-examples": len(own.train),
         "oui": balance_oui(patterns),

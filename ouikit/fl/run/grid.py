@@ -24,9 +24,9 @@ from ouikit.fl.flower import (
     ServerApp,
     TaskIdentity,
 )
+from ouikit.fl.strategies.arrays import copied, filled
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
-_CHANGEABLE = (Array, list)
 _RUN, _SERVER, _RAISED = 1, 0, 2  # 2 is Flower's code of a ClientApp that raised
 
 
@@ -126,16 +126,15 @@ def _copied(message: Message) -> Message:
     own.__dict__["_metadata"] = copy(message.metadata)
     if message.has_content():
         records = {name: _copied_record(record) for name, record in message.content.items()}
-        own.__dict__["_content"] = RecordDict(records)
+        own.__dict__["_content"] = filled(RecordDict(), records)
     return own
 
 
 def _copied_record(record: Record) -> Record:
-    own: Any = record.copy()
-    for name, value in record.items():
-        if isinstance(value, _CHANGEABLE):
-            own[name] = copy(value)
-    return own
+    own = record.copy()
+    arrays = {name: copied(value) for name, value in record.items() if isinstance(value, Array)}
+    lists = {name: [*value] for name, value in record.items() if isinstance(value, list)}
+    return filled(own, arrays | lists)
 
 
 def run_local(

@@ -24,7 +24,7 @@ from ouikit.fl.flower import (
     MetricRecord,
     RecordDict,
 )
-from ouikit.fl.strategies.arrays import Arrays, arrays_of, record_of
+from ouikit.fl.strategies.arrays import Arrays, arrays_of, record_of, records_of
 from ouikit.fl.strategies.weights import Vector, size_weights
 
 Form = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]  # shape and type of every array
@@ -227,15 +227,13 @@ class PairedFedAvg(FedAvg):
         checked, _ = self._check_and_log_replies(answers, is_train=True)
         return self.train_metrics_aggr_fn([answer.content for answer in checked], self.weighted_by_key)
 
-    def _reply(
-        self, client: int, node: int, answer: Message | None, before: Vector, form: Form
-    ) -> Reply:
-        """A checked reply; `before` is the global model, of this form. Raises _UnusableError: what is wrong."""
+    def _reply(self, client: int, node: int, answer: Message | None, before: Vector, form: Form) -> Reply:
+        """A checked reply; `before` is the global model, of this form. Raises _UnusableError."""
         if answer is None:
             raise _UnusableError("no answer")
         if answer.has_error():
             raise _UnusableError(f"error: {answer.error.reason}")
-        models, numbers = answer.content.array_records, answer.content.metric_records
+        models, numbers = (records_of(answer.content, kind) for kind in (ArrayRecord, MetricRecord))
         if len(models) != 1 or len(numbers) != 1:
             raise _UnusableError("not exactly one ArrayRecord and one MetricRecord")
         (model,), (metrics,) = models.values(), numbers.values()
@@ -311,4 +309,4 @@ def _flat(arrays: Arrays) -> Vector:
 
 
 def _metrics_of(message: Message) -> MetricRecord:
-    return next(iter(message.content.metric_records.values()))
+    return next(iter(records_of(message.content, MetricRecord).values()))
