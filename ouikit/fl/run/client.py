@@ -3,7 +3,7 @@
 Plain torch; `ouikit.fl.run.apps` sends it through Flower.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ouikit.data.augment import policy
 from ouikit.data.dataset import Dataset, Images
+from ouikit.fl.run.remembered import Answer, Remembered, Weights, question_of
 from ouikit.fl.run.steps import limited
 from ouikit.fl.setting.federation import Federation
 from ouikit.fl.setting.gates import FrozenGates
@@ -21,9 +22,9 @@ from ouikit.nn.chain import chain_of, gate_patterns, live_state
 from ouikit.nn.gated import DualCopy
 from ouikit.nn.weights import load
 from ouikit.oui import balance_oui
-from ouikit.train import fit
+from ouikit.train import fit, one_thread
 
-Weights = Mapping[str, Tensor]
+_answers = Remembered()
 
 
 def local_update(
@@ -33,7 +34,7 @@ def local_update(
     weights: Weights,
     proximal_mu: float = 0.0,
     structure: Weights | None = None,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+) -> Answer:
     """One client's answer in one round.
 
     Args:
@@ -51,7 +52,27 @@ def local_update(
 
     Raises:
         ValueError: the client does not exist. RuntimeError: the weights are another network's.
+
+    Torch has one thread. The last answers are remembered: the same question is not trained for twice.
     """
+    question = question_of(federation, client, server_round, proximal_mu)
+    sent = [weights] if structure is None else [weights, structure]
+    with one_thread():
+        return _answers.answer(
+            question,
+            sent,
+            lambda: _trained(federation, client, server_round, weights, proximal_mu, structure),
+        )
+
+
+def _trained(
+    federation: Federation,
+    client: int,
+    server_round: int,
+    weights: Weights,
+    proximal_mu: float,
+    structure: Weights | None,
+) -> Answer:
     own = federation.client_data(client, server_round)
     model: nn.Module
     network = model = _network(federation.model, len(own.classes), own.channels)
