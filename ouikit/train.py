@@ -103,7 +103,7 @@ class Recipe:
         return kind(groups, lr=self.lr, betas=self.betas, fused=True)
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """What watches or steers nothing."""
 
 
@@ -138,8 +138,8 @@ def fit(
     device: str = "cpu",
     augment: Augment | None = None,
     optimiser: torch.optim.Optimizer | None = None,
-    on_backward: Callable[[], object] = _nothing,
-    on_batch: Callable[[], object] = _nothing,
+    on_backward: Callable[[], object] = nothing,
+    on_batch: Callable[[], object] = nothing,
     on_epoch: Callable[[], Mapping[str, float]] = dict,
     validate_all: bool = True,
 ) -> Iterator[Row]:
@@ -250,7 +250,7 @@ class _Steps:
         self._optimiser, self._momenta = optimiser, dict[Tensor, Tensor]()
         uniform = recipe.decay == "all" or not recipe.weight_decay
         self._own = optimiser is None and recipe.optimiser == "sgd" and uniform  # one kernel is enough
-        hooks = (on_backward, on_batch, on_epoch) != (_nothing, _nothing, dict)
+        hooks = (on_backward, on_batch, on_epoch) != (nothing, nothing, dict)
         self._seen = hooks or not self._own or recipe.clip is not None  # gradients, and the model's mode
 
     @property

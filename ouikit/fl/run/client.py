@@ -22,7 +22,7 @@ from ouikit.nn.chain import chain_of, gate_patterns, live_state
 from ouikit.nn.gated import DualCopy
 from ouikit.nn.weights import load
 from ouikit.oui import balance_oui
-from ouikit.train import fit, one_thread
+from ouikit.train import fit, nothing, one_thread
 
 _answers = Remembered()
 
@@ -89,8 +89,16 @@ def _trained(
     else:
         augment = policy(federation.augment)
     work, recipe = limited(work, federation.steps), federation.recipe()
-    pull = {"on_backward": _pull_back(model, proximal_mu)} if proximal_mu else {}
-    *_, last = fit(model, work, recipe, seed=seed, augment=augment, validate_all=False, **pull)
+    rows = fit(
+        model,
+        work,
+        recipe,
+        seed=seed,
+        augment=augment,
+        on_backward=_pull_back(model, proximal_mu) if proximal_mu else nothing,
+        validate_all=False,
+    )
+    *_, last = rows
     patterns = gate_patterns(model, _probe(federation, client, server_round, seed), [gate])
     chain = chain_of(model)
     after = network.state_dict() if chain is None else chain.state

@@ -20,7 +20,7 @@ from torch import Tensor
 from ouikit.fl.flower import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 Held = TypeVar("Held", ArrayRecord, ConfigRecord, MetricRecord)
-Filled = TypeVar("Filled", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
+Filled = TypeVar("Filled", bound=ArrayRecord | ConfigRecord | MetricRecord | RecordDict)
 Arrays = dict[str, NDArray[Any]]
 _VERSION_1 = npy.magic(1, 0)
 _LENGTH = slice(len(_VERSION_1), len(_VERSION_1) + 2)

@@ -233,7 +233,8 @@ class PairedFedAvg(FedAvg):
             raise _UnusableError("no answer")
         if answer.has_error():
             raise _UnusableError(f"error: {answer.error.reason}")
-        models, numbers = (records_of(answer.content, kind) for kind in (ArrayRecord, MetricRecord))
+        models = records_of(answer.content, ArrayRecord)
+        numbers = records_of(answer.content, MetricRecord)
         if len(models) != 1 or len(numbers) != 1:
             raise _UnusableError("not exactly one ArrayRecord and one MetricRecord")
         (model,), (metrics,) = models.values(), numbers.values()
