@@ -11,7 +11,6 @@ from copy import copy
 from typing import Any
 
 from ouikit.fl.flower import (
-    Array,
     ArrayRecord,
     ClientApp,
     ConfigRecord,
@@ -131,10 +130,9 @@ def _copied(message: Message) -> Message:
 
 
 def _copied_record(record: Record) -> Record:
-    own = record.copy()
-    arrays = {name: copied(value) for name, value in record.items() if isinstance(value, Array)}
-    lists = {name: [*value] for name, value in record.items() if isinstance(value, list)}
-    return filled(own, arrays | lists)
+    if isinstance(record, ArrayRecord):
+        return filled(record.copy(), {name: copied(array) for name, array in record.items()})
+    return filled(record.copy(), {n: [*value] for n, value in record.items() if isinstance(value, list)})
 
 
 def run_local(

@@ -221,10 +221,12 @@ class PairedFedAvg(FedAvg):
             self.contributions.append({**entry, "size_weight": float(size), "update_norm": norm, **own})
 
     def _mean_metrics(self, answers: list[Message], weights: list[float]) -> MetricRecord:
-        """Flower's own check and mean of the metrics, under these weights."""
-        for answer, weight in zip(answers, weights, strict=True):
-            _metrics_of(answer)[self.weighted_by_key] = weight
-        checked, _ = self._check_and_log_replies(answers, is_train=True)
+        """Flower's own mean of the metrics, under these weights; and its check, where names differ."""
+        metrics = [_metrics_of(answer) for answer in answers]
+        for numbers, weight in zip(metrics, weights, strict=True):
+            numbers[self.weighted_by_key] = weight
+        differ = len({frozenset(numbers) for numbers in metrics}) > 1  # all else is checked by now
+        checked, _ = self._check_and_log_replies(answers, is_train=True, validate=differ)
         return self.train_metrics_aggr_fn([answer.content for answer in checked], self.weighted_by_key)
 
     def _reply(self, client: int, node: int, answer: Message | None, before: Vector, form: Form) -> Reply:
