@@ -103,7 +103,7 @@ class Recipe:
         return kind(groups, lr=self.lr, betas=self.betas, fused=True)
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """What watches or steers nothing."""
 
 
@@ -138,9 +138,10 @@ def fit(
     device: str = "cpu",
     augment: Augment | None = None,
     optimiser: torch.optim.Optimizer | None = None,
-    on_backward: Callable[[], object] = _nothing,
-    on_batch: Callable[[], object] = _nothing,
+    on_backward: Callable[[], object] = nothing,
+    on_batch: Callable[[], object] = nothing,
     on_epoch: Callable[[], Mapping[str, float]] = dict,
+    validate_all: bool = True,
 ) -> Iterator[Row]:
     """Train `model` in place, one row of numbers per epoch.
 
@@ -157,14 +158,15 @@ def fit(
         on_batch: called after every optimiser step.
         on_epoch: called after the last step of an epoch and before validation, with the model in training
             mode; what it returns joins the row.
+        validate_all: False validates after the last epoch alone; val_loss and val_accuracy are nan before.
 
     Yields:
         epoch (1, 2, …), lr, train_loss (mean over the steps' images, while the weights move), val_loss,
         val_accuracy (evaluation mode), diverged (0 or 1), and the values of `on_epoch`.
 
-        A training or validation loss that is not finite ends the training: the row of that epoch and of
-        every later one holds diverged = 1 and nan, so that each run has one row per epoch and an average
-        over runs cannot silently become one over the survivors.
+        A training loss or a measured validation loss that is not finite ends the training: the row of that
+        epoch and of every later one holds diverged = 1 and nan, so that each run has one row per epoch and an
+        average over runs cannot silently become one over the survivors.
 
     Raises:
         ValueError: torch has no such device, or the batch is larger than the training split.
@@ -173,7 +175,7 @@ def fit(
     if place.type != "cpu" or not chain_of(model):  # a chain is there, and has no images' memory format
         model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     stream = _Stream(data, place, torch.Generator().manual_seed(seed), augment)
-    return _epochs(_Steps(model, optimiser, recipe, stream, on_backward, on_batch, on_epoch))
+    return _epochs(_Steps(model, optimiser, recipe, stream, on_backward, on_batch, on_epoch), validate_all)
 
 
 def evaluate(model: nn.Module, data: Dataset, device: str = "cpu") -> tuple[float, float]:
@@ -200,9 +202,10 @@ class _Stream:
     ) -> None:
         self.train, self.validation = data.train.to(device), data.validation.to(device)
         self.device, self.generator, self.augment = device, generator, augment
-        self.mean = torch.tensor(data.mean, device=device).view(-1, 1, 1)
-        self.std = torch.tensor(data.std, device=device).view(-1, 1, 1)
         self.standardised = not any(data.mean) and set(data.std) == {1.0}
+        if not self.standardised:
+            self.mean = torch.tensor(data.mean, device=device).view(-1, 1, 1)
+            self.std = torch.tensor(data.std, device=device).view(-1, 1, 1)
 
     def training(self, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in self.train.batches(recipe.batch_size, self.generator, recipe.drop_last):
@@ -247,7 +250,7 @@ class _Steps:
         self._optimiser, self._momenta = optimiser, dict[Tensor, Tensor]()
         uniform = recipe.decay == "all" or not recipe.weight_decay
         self._own = optimiser is None and recipe.optimiser == "sgd" and uniform  # one kernel is enough
-        hooks = (on_backward, on_batch, on_epoch) != (_nothing, _nothing, dict)
+        hooks = (on_backward, on_batch, on_epoch) != (nothing, nothing, dict)
         self._seen = hooks or not self._own or recipe.clip is not None  # gradients, and the model's mode
 
     @property
@@ -341,16 +344,19 @@ class _Steps:
         )
 
 
-def _epochs(steps: _Steps) -> Iterator[Row]:
+def _epochs(steps: _Steps, validate_all: bool) -> Iterator[Row]:
     measured: Row = {}
     diverged = False
     for epoch in range(steps.recipe.epochs):
         if not diverged:
-            train_loss = steps.epoch(epoch)
+            losses = [train_loss := steps.epoch(epoch)]
             watched = dict(steps.on_epoch())
-            val_loss, accuracy = _evaluate(steps.model, steps.stream, steps.evaluated())
+            val_loss = accuracy = math.nan
+            if validate_all or epoch + 1 == steps.recipe.epochs:
+                val_loss, accuracy = _evaluate(steps.model, steps.stream, steps.evaluated())
+                losses.append(val_loss)
             measured = {"train_loss": train_loss, "val_loss": val_loss, "val_accuracy": accuracy, **watched}
-            diverged = not math.isfinite(train_loss + val_loss)
+            diverged = not all(map(math.isfinite, losses))
         if diverged:
             measured = dict.fromkeys(measured, math.nan)
         rate = steps.recipe.learning_rate(epoch)

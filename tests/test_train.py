@@ -364,6 +364,23 @@ def test_a_validation_loss_that_is_not_finite_counts_as_divergence() -> None:
     assert all(math.isnan(row["val_accuracy"]) and math.isnan(row["train_loss"]) for row in rows)
 
 
+@pytest.mark.parametrize("rate", [0.1, 1e10])
+def test_validation_after_the_last_epoch_alone_changes_nothing_else(rate: float) -> None:
+    ends, rows = [], []
+    for every in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        digits = data.load("digits", train_size=100)
+        rows.append(list(fit(model, digits, Recipe(3, 50, lr=rate), validate_all=every)))
+        ends.append([*model.parameters()])
+    for row, sparse in zip(*rows, strict=True):
+        assert sparse.keys() == row.keys()
+        measured = {"epoch", "lr", "train_loss", "diverged"} if row["epoch"] < 3 else {*row}
+        assert all(sparse[name] == row[name] for name in measured), sparse
+        assert all(math.isnan(sparse[name]) for name in row.keys() - measured)
+    assert all(map(torch.equal, *ends))
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -55,6 +55,8 @@ class Images:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "Images":
+        if self.images.device == self.labels.device == device:
+            return self
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def with_labels(self, labels: Tensor) -> "Images":
@@ -64,6 +66,11 @@ class Images:
         self, batch_size: int, generator: torch.Generator | None = None, drop_last: bool = False
     ) -> Iterator[Batch]:
         batches = index_batches(len(self), batch_size, generator, drop_last)
+        if generator is None:
+            end = sum(map(len, batches))
+            images, labels = self.images[:end].split(batch_size), self.labels[:end].split(batch_size)
+            yield from zip((self._decoded(some.clone()) for some in images), labels, strict=True)
+            return
         if self.images.nbytes <= _SMALL:
             yield from self.taken(torch.cat(batches), batch_size)
             return

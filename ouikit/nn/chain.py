@@ -66,16 +66,26 @@ def _examined(model: nn.Module) -> "Chain | None":
         if twin is None or model.gate != "structure":
             return None
         structure, prefix, parts = twin[1], "structure.", _taken_apart(model.quantity, Gate)
+        trained = model.quantity
     else:
-        parts = _taken_apart(model, nn.ReLU)
+        parts, trained = _taken_apart(model, nn.ReLU), model
     if parts is None:
         return None
     before, layers, gates = parts
     tensors = [tensor for layer in [*layers, *structure] for tensor in (layer.weight, layer.bias)]
     if not all(type(t) is nn.Parameter for t in tensors) or len(set(map(id, tensors))) < len(tensors):
         return None
-    found = Chain(model, before, layers, [prefix + name for name in gates], structure)
+    if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):  # another has another place
+        return None
+    names = [name for name, _ in trained.named_parameters()]
+    found = Chain(model, before, layers, names, [prefix + name for name in gates], structure)
     return found if found.holds() else None
+
+
+def live_state(model: nn.Module) -> dict[str, Tensor]:
+    """`model.state_dict()`, of a chain without asking each of its modules."""
+    chain = None if type(model) is DualCopy else chain_of(model)
+    return model.state_dict() if chain is None else chain.state
 
 
 def gate_patterns(model: nn.Module, inputs: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -93,6 +103,7 @@ class Chain:
 
     Attributes:
         layers: the linear layers, each with bias.
+        names: of the parameters, in the network that is trained.
         gates: names of the modules between them that decide which units are on.
         parameters: weight and bias of every layer, in the order of `model.parameters()`.
         values: the same, cut off from the gradient, in the parameters' own memory.
@@ -104,10 +115,11 @@ class Chain:
         model: nn.Module,
         before: Sequence[nn.Module],
         layers: Sequence[nn.Linear],
+        names: Sequence[str],
         gates: Sequence[str],
         structure: Sequence[nn.Linear] = (),
     ) -> None:
-        self.before, self.layers, self.gates = before, layers, list(gates)
+        self.before, self.layers, self.names, self.gates = before, layers, list(names), list(gates)
         self.parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
         self.gradients = [torch.empty_like(p, requires_grad=False) for p in self.parameters]
         self._maps = [_map_of(layer) for layer in layers]
@@ -120,6 +132,11 @@ class Chain:
             for layer in [*layers, *structure]
             for name, tensor in layer.named_parameters()
         ]
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The state dict of the network that is trained; without asking each of its modules."""
+        return dict(zip(self.names, self.values, strict=True))
 
     def holds(self) -> bool:
         """Whether the model is still this chain, with nothing in it that waits to be called."""
@@ -137,13 +154,9 @@ class Chain:
         for parameters, name, tensor, place, trained in self._tensors:
             if parameters[name] is not tensor or tensor.data_ptr() != place:
                 return False
-            if (
-                tensor.requires_grad != trained
-                or tensor._backward_hooks
-                or tensor._post_accumulate_grad_hooks
-            ):
+            if tensor.requires_grad != trained or not tensor.is_contiguous():
                 return False
-            if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or not tensor.is_contiguous():
+            if tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
                 return False
         return True
 

@@ -60,6 +60,22 @@ def test_in_memory_batches_are_float_images_in_the_unit_interval() -> None:
     assert large[1].flatten().tolist() == pytest.approx([0.2] * 25)
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("seed", [None, 0])
+def test_who_changes_a_batch_changes_no_image(kind: torch.dtype, seed: int | None) -> None:
+    held = data.Images(torch.ones(5, 1, 2, 2, dtype=kind), torch.arange(5))
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    for images, _ in held.batches(2, generator):
+        images.zero_()
+    assert held.images.eq(1).all()
+
+
+def test_without_a_generator_batches_are_in_the_stored_order() -> None:
+    held = data.Images(torch.arange(5.0).view(5, 1, 1, 1), torch.arange(5))
+    assert [labels.tolist() for _, labels in held.batches(2)] == [[0, 1], [2, 3], [4]]
+    assert [images.flatten().tolist() for images, _ in held.batches(2, drop_last=True)] == [[0, 1], [2, 3]]
+
+
 def test_channel_moments_by_hand() -> None:
     images = torch.tensor([[[[0, 255]], [[51, 51]]]], dtype=torch.uint8)
     assert channel_moments(images) == (pytest.approx((0.5, 0.2)), pytest.approx((0.5, 1.0)))

@@ -3,9 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
-from ouikit.fl.strategies.arrays import arrays_of, record_of, record_of_state, state_of
+from ouikit.fl.strategies.arrays import (
+    arrays_of,
+    copied,
+    filled,
+    record_of,
+    record_of_state,
+    records_of,
+    state_of,
+)
 
 ARRAYS = {
     "weights": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -66,3 +74,25 @@ def test_an_object_is_never_unpickled():
     strange = Array("object", (1,), "numpy.ndarray", file.getvalue() + b"12345678")
     with pytest.raises(ValueError, match="pickle"):
         arrays_of(ArrayRecord({"w": strange}))
+
+
+def test_what_was_filled_without_asking_travels_as_what_flower_makes():
+    arrays, numbers = record_of(ARRAYS), MetricRecord({"loss": 0.5})
+    ours = filled(RecordDict(), {"arrays": arrays, "metrics": numbers})
+    flowers = RecordDict(
+        {"arrays": ArrayRecord({n: Array(a) for n, a in ARRAYS.items()}), "metrics": numbers}
+    )
+    assert ours.object_id == flowers.object_id
+    assert RecordDict.inflate(ours.deflate(), flowers.children) == flowers
+    assert records_of(ours, ArrayRecord) == {"arrays": arrays}
+    assert records_of(ours, MetricRecord) == {"metrics": numbers}
+
+
+def test_a_copied_array_is_one_of_its_own():
+    array = Array(np.ones(3))
+    own = copied(array)
+    assert own == array
+    assert own.object_id == array.object_id
+    own.data = Array(np.zeros(3)).data
+    assert own.object_id != array.object_id
+    assert array.numpy().tolist() == [1, 1, 1]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ouikit.fl.flower import (
+    ArrayRecord,
     ClientApp,
     ConfigRecord,
     Context,
@@ -23,9 +24,8 @@ from ouikit.fl.read.outcome import CHECKPOINT
 from ouikit.fl.run.client import local_update
 from ouikit.fl.run.rounds import federate
 from ouikit.fl.setting.federation import Federation
-from ouikit.fl.strategies.arrays import record_of_state, state_of
+from ouikit.fl.strategies.arrays import record_of_state, records_of, state_of
 from ouikit.fl.strategies.fedsq import FROZEN, structure_of
-from ouikit.train import one_thread
 
 _OF_ROUND = ("server-round", "proximal-mu", FROZEN)  # what strategies add to the settings
 client_app = ClientApp()
@@ -42,16 +42,15 @@ def identify(message: Message, context: Context) -> Message:
 @client_app.train()
 def train(message: Message, context: Context) -> Message:
     """Train on this node's partition; the configuration says how (`Federation`)."""
-    config = dict(message.content.config_records["config"])
-    with one_thread():
-        arrays, metrics = local_update(
-            _federation(tuple(item for item in config.items() if item[0] not in _OF_ROUND)),
-            int(context.node_config["partition-id"]),
-            cast(int, config["server-round"]),
-            state_of(message.content.array_records["arrays"]),
-            cast(float, config.get("proximal-mu", 0.0)),
-            structure_of(message, context),
-        )
+    config = dict(records_of(message.content, ConfigRecord)["config"].items())
+    arrays, metrics = local_update(
+        _federation(tuple(item for item in config.items() if item[0] not in _OF_ROUND)),
+        int(context.node_config["partition-id"]),
+        cast(int, config["server-round"]),
+        state_of(records_of(message.content, ArrayRecord)["arrays"]),
+        cast(float, config.get("proximal-mu", 0.0)),
+        structure_of(message, context),
+    )
     content = RecordDict({"arrays": record_of_state(arrays), "metrics": MetricRecord({**metrics})})
     return Message(content, reply_to=message)
 

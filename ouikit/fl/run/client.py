@@ -3,7 +3,7 @@
 Plain torch; `ouikit.fl.run.apps` sends it through Flower.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -12,18 +12,19 @@ from torch import Tensor, nn
 
 from ouikit.data.augment import policy
 from ouikit.data.dataset import Dataset, Images
+from ouikit.fl.run.remembered import Answer, Remembered, Weights, question_of
 from ouikit.fl.run.steps import limited
 from ouikit.fl.setting.federation import Federation
 from ouikit.fl.setting.gates import FrozenGates
 from ouikit.fl.setting.networks import build
 from ouikit.gates import gate_modules
-from ouikit.nn.chain import gate_patterns
+from ouikit.nn.chain import chain_of, gate_patterns, live_state
 from ouikit.nn.gated import DualCopy
 from ouikit.nn.weights import load
 from ouikit.oui import balance_oui
-from ouikit.train import fit
+from ouikit.train import fit, nothing, one_thread
 
-Weights = Mapping[str, Tensor]
+_answers = Remembered()
 
 
 def local_update(
@@ -33,7 +34,7 @@ def local_update(
     weights: Weights,
     proximal_mu: float = 0.0,
     structure: Weights | None = None,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
+) -> Answer:
     """One client's answer in one round.
 
     Args:
@@ -51,13 +52,33 @@ def local_update(
 
     Raises:
         ValueError: the client does not exist. RuntimeError: the weights are another network's.
+
+    Torch has one thread. The last answers are remembered: the same question is not trained for twice.
     """
+    question = question_of(federation, client, server_round, proximal_mu)
+    sent = [weights] if structure is None else [weights, structure]
+    with one_thread():
+        return _answers.answer(
+            question,
+            sent,
+            lambda: _trained(federation, client, server_round, weights, proximal_mu, structure),
+        )
+
+
+def _trained(
+    federation: Federation,
+    client: int,
+    server_round: int,
+    weights: Weights,
+    proximal_mu: float,
+    structure: Weights | None,
+) -> Answer:
     own = federation.client_data(client, server_round)
     model: nn.Module
     network = model = _network(federation.model, len(own.classes), own.channels)
     gate = _last_gate(federation.model, len(own.classes), own.channels)
     if structure is None:
-        load(network, weights)
+        load(network, weights, live_state(network))
     else:
         model = dual_network(federation, own).load(structure, weights)
         network, gate = model.quantity, f"structure.{gate}"
@@ -68,13 +89,20 @@ def local_update(
     else:
         augment = policy(federation.augment)
     work, recipe = limited(work, federation.steps), federation.recipe()
-    if proximal_mu:
-        pull = _pull_back(model, proximal_mu)
-        *_, last = fit(model, work, recipe, seed=seed, augment=augment, on_backward=pull)
-    else:
-        *_, last = fit(model, work, recipe, seed=seed, augment=augment)
+    rows = fit(
+        model,
+        work,
+        recipe,
+        seed=seed,
+        augment=augment,
+        on_backward=_pull_back(model, proximal_mu) if proximal_mu else nothing,
+        validate_all=False,
+    )
+    *_, last = rows
     patterns = gate_patterns(model, _probe(federation, client, server_round, seed), [gate])
-    state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    chain = chain_of(model)
+    after = network.state_dict() if chain is None else chain.state
+    state = {name: tensor.detach().clone() for name, tensor in after.items()}
     return state, {
         "num-examples": len(own.train),
         "oui": balance_oui(patterns),
@@ -94,6 +122,7 @@ def _pull_back(model: nn.Module, mu: float) -> Callable[[], None]:
     return add
 
 
+@lru_cache(maxsize=4096)
 def client_seed(seed: int, server_round: int, client: int) -> int:
     """One seed for each (seed, round, client), without collisions by sums."""
     return int(np.random.SeedSequence([seed, server_round, client]).generate_state(1)[0])

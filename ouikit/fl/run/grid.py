@@ -11,7 +11,6 @@ from copy import copy
 from typing import Any
 
 from ouikit.fl.flower import (
-    Array,
     ArrayRecord,
     ClientApp,
     ConfigRecord,
@@ -23,6 +22,7 @@ from ouikit.fl.flower import (
     ServerApp,
     TaskIdentity,
 )
+from ouikit.fl.strategies.arrays import copied, filled
 from ouikit.fl.strategies.reasons import answering
 
 Record = ArrayRecord | ConfigRecord | MetricRecord
@@ -122,16 +122,14 @@ def _copied(message: Message) -> Message:
     own.__dict__["_metadata"] = copy(message.metadata)
     if message.has_content():
         records = {name: _copied_record(record) for name, record in message.content.items()}
-        own.__dict__["_content"] = RecordDict(records)
+        own.__dict__["_content"] = filled(RecordDict(), records)
     return own
 
 
 def _copied_record(record: Record) -> Record:
-    own: Any = record.copy()
-    for name, value in record.items():
-        if isinstance(value, Array | list):
-            own[name] = copy(value)
-    return own
+    if isinstance(record, ArrayRecord):
+        return filled(record.copy(), {name: copied(array) for name, array in record.items()})
+    return filled(record.copy(), {n: [*value] for n, value in record.items() if isinstance(value, list)})
 
 
 def run_local(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ouikit.fl.run.client import dual_network
 from ouikit.fl.setting.federation import Federation
+from ouikit.nn.chain import live_state
 from ouikit.nn.gated import DualCopy
 from ouikit.nn.weights import load
 from ouikit.patterns import flip_rate
@@ -60,7 +61,7 @@ class Judge:
         if isinstance(self.model, DualCopy):
             self.model.load(self.initial, weights)
         else:
-            load(self.model, weights)
+            load(self.model, weights, live_state(self.model))
 
     def _gates(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The masks in force on the probe, and those that the weights of now would give."""

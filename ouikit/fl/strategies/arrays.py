@@ -1,14 +1,15 @@
-"""Arrays in Flower's messages, written and read as Flower does, without parsing the same headers again.
+"""What Flower's messages hold, written and read as Flower does, without asking the same things again.
 
 A Flower `Array` holds a .npy file: 128 bytes that say type and shape, and the values. numpy takes ten times
 as long over the text of the header as over the values of a small layer; a federation sends the same few
-headers in every message, so they are made once and read once.
+headers in every message, so they are made once and read once. A record asks whether each value has the right
+type, which takes ten times as long as to store it; what is made here needs no such question.
 """
 
 from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ouikit.fl.flower import Array, ArrayRecord
+from ouikit.fl.flower import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+Held = TypeVar("Held", ArrayRecord, ConfigRecord, MetricRecord)
+Filled = TypeVar("Filled", bound=ArrayRecord | ConfigRecord | MetricRecord | RecordDict)
 Arrays = dict[str, NDArray[Any]]
 _VERSION_1 = npy.magic(1, 0)
 _LENGTH = slice(len(_VERSION_1), len(_VERSION_1) + 2)
@@ -25,7 +28,7 @@ _LENGTH = slice(len(_VERSION_1), len(_VERSION_1) + 2)
 
 def record_of(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """A record with the bytes of Flower's own `Array(array)` for each."""
-    return ArrayRecord({name: _encoded(array) for name, array in arrays.items()})
+    return filled(ArrayRecord(), {name: _encoded(array) for name, array in arrays.items()})
 
 
 def record_of_state(state: Mapping[str, Tensor]) -> ArrayRecord:
@@ -46,15 +49,29 @@ def state_of(record: ArrayRecord) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array.copy()) for name, array in arrays_of(record).items()}
 
 
+def records_of(content: RecordDict, kind: type[Held]) -> dict[str, Held]:
+    """A message's records of one kind, by name."""
+    return {name: record for name, record in content.items() if isinstance(record, kind)}
+
+
+def filled(record: Filled, values: Mapping[str, Any]) -> Filled:
+    """The record with more values, which are known to be of the type that it holds."""
+    vars(record)["_data"].update(values)
+    return record
+
+
+def copied(array: Array) -> Array:
+    """The same bytes, which nobody can change, in an array whose attributes can be."""
+    own = Array.__new__(Array)
+    vars(own).update(vars(array))
+    return own
+
+
 def _encoded(array: NDArray[Any]) -> Array:
-    data = b"".join(
-        (
-            _header(array.dtype.str, array.shape),
-            np.ascontiguousarray(array).data,
-        )
-    )
+    name, header = _header(array.dtype, array.shape)
+    data = b"".join((header, np.ascontiguousarray(array).data))
     made = Array.__new__(Array)  # whose constructor takes longer than all this to tell its arguments apart
-    made.dtype, made.shape, made.stype, made.data = str(array.dtype), array.shape, "numpy.ndarray", data
+    vars(made).update(dtype=name, shape=array.shape, stype="numpy.ndarray", data=data)
     return made
 
 
@@ -69,10 +86,11 @@ def _decoded(array: Array) -> NDArray[Any]:
 
 
 @lru_cache(maxsize=1024)
-def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, bytes]:
+    """The name of the type, and the header."""
     file = BytesIO()
-    npy.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return file.getvalue()
+    npy.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return str(dtype), file.getvalue()
 
 
 @lru_cache(maxsize=1024)

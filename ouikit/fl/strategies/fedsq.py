@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from ouikit.fl.flower import ArrayRecord, ConfigRecord, Context, Grid, Message, MessageType, RecordDict
-from ouikit.fl.strategies.arrays import state_of
+from ouikit.fl.strategies.arrays import records_of, state_of
 from ouikit.fl.strategies.paired import PairedFedAvg
 from ouikit.fl.strategies.replies import Reply
 
@@ -80,13 +80,15 @@ def structure_of(message: Message, context: Context) -> dict[str, Tensor] | None
     Raises:
         StructureMissingError: gates are to be frozen, and neither the message nor the node has the structure.
     """
-    (config,) = message.content.config_records.values()
+    (config,) = records_of(message.content, ConfigRecord).values()
     if not config.get(FROZEN):
         return None
-    if STRUCTURE in message.content.array_records:
-        context.state[STRUCTURE] = message.content.array_records[STRUCTURE]
-    if STRUCTURE not in context.state.array_records:
+    sent = records_of(message.content, ArrayRecord)
+    if STRUCTURE in sent:
+        context.state[STRUCTURE] = sent[STRUCTURE]
+    kept = records_of(context.state, ArrayRecord)
+    if STRUCTURE not in kept:
         raise StructureMissingError(
             "this node has lost its structural copy; the next message brings it again"
         )
-    return state_of(context.state.array_records[STRUCTURE])
+    return state_of(kept[STRUCTURE])

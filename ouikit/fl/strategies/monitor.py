@@ -10,7 +10,7 @@ from ouikit.fl.strategies.paired import PairedFedAvg
 from ouikit.fl.strategies.replies import Reply
 from ouikit.fl.strategies.risk import TEMPERATURE, THRESHOLD, risk_factors, robust_z
 from ouikit.fl.strategies.weights import Vector, cosine_to_mean
-from ouikit.nn.chain import gate_patterns
+from ouikit.nn.chain import gate_patterns, live_state
 from ouikit.nn.weights import load
 from ouikit.patterns import Pattern
 from ouikit.probe import Probe
@@ -96,5 +96,8 @@ class AtypicalClientMonitor(PairedFedAvg):
         return risky / risky.sum()
 
     def _patterns(self, arrays: Arrays) -> Pattern:
-        load(self._probe.model, {name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
-        return gate_patterns(self._probe.model, self._probe.inputs, self._probe.layers)
+        model = self._probe.model
+        load(
+            model, {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, live_state(model)
+        )
+        return gate_patterns(model, self._probe.inputs, self._probe.layers)

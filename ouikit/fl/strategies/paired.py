@@ -20,7 +20,7 @@ from ouikit.fl.flower import (
     MetricRecord,
     RecordDict,
 )
-from ouikit.fl.strategies.arrays import Arrays, record_of
+from ouikit.fl.strategies.arrays import Arrays, record_of, records_of
 from ouikit.fl.strategies.mean import check_types, flat, form_of, model_of, weighted_mean
 from ouikit.fl.strategies.nodes import LeftOut, enough_nodes
 from ouikit.fl.strategies.replies import (
@@ -248,7 +248,7 @@ class PairedFedAvg(FedAvg):
         """The contents of the replies with their weights, as Flower's functions take them for a mean."""
         contents = [answers[reply.node].content for reply in replies]
         for content, weight in zip(contents, weights, strict=True):
-            (metrics,) = content.metric_records.values()
+            (metrics,) = records_of(content, MetricRecord).values()
             metrics[self.weighted_by_key] = weight
         return contents
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ouikit.fl.flower import Message, MetricRecord
-from ouikit.fl.strategies.arrays import Arrays, arrays_of
+from ouikit.fl.flower import ArrayRecord, Message, MetricRecord
+from ouikit.fl.strategies.arrays import Arrays, arrays_of, records_of
 from ouikit.fl.strategies.mean import Form, flat, form_of
 from ouikit.fl.strategies.reasons import plain
 from ouikit.fl.strategies.weights import Vector
@@ -71,7 +71,7 @@ def sift(
 
 def _form(answer: Message) -> str:
     """The name of the MetricRecord, and those of its metrics, a list with its length."""
-    ((record, metrics),) = answer.content.metric_records.items()
+    ((record, metrics),) = records_of(answer.content, MetricRecord).items()
     lengths = {name: f"[{len(value)}]" for name, value in metrics.items() if isinstance(value, list)}
     return f"{record}: {', '.join(sorted(name + lengths.get(name, '') for name in metrics))}"
 
@@ -82,7 +82,7 @@ def metrics_of(answer: Message | None) -> MetricRecord:
         raise UnusableReplyError(NO_ANSWER)
     if answer.has_error():
         raise UnusableReplyError(f"error: {plain(answer.error.reason)}")
-    records = answer.content.metric_records
+    records = records_of(answer.content, MetricRecord)
     if len(records) != 1:
         raise UnusableReplyError(f"not exactly one MetricRecord: {len(records)}")
     return next(iter(records.values()))
@@ -111,7 +111,7 @@ def model_and_update(answer: Message, before: Vector, form: Form) -> tuple[Array
 
     Raises UnusableReplyError.
     """
-    records = answer.content.array_records
+    records = records_of(answer.content, ArrayRecord)
     if len(records) != 1:
         raise UnusableReplyError(f"not exactly one ArrayRecord: {len(records)}")
     try:
