@@ -91,6 +91,54 @@ def paired_difference(a: Numbers, b: Numbers, level: float = 0.95) -> Estimate:
         return _estimate(first - second, 0.0, level)
 
 
+def smallest_mean(y_by_seed: ArrayLike, level: float = 0.95) -> Estimate:
+    """Smallest of the means of k conditions, for claims on all of them: "in every setting above 1".
+
+    Every condition is judged by its own interval. The minimum over conditions in each seed is no substitute:
+    it picks up the noise of k values, and its mean lies below the smallest mean.
+
+    The lower end is the smallest of the k lower ends: if each interval lies above a threshold, all means do
+    (the intersection–union test; Berger, Technometrics 24, 1982). The upper end says that *some* mean lies
+    below it, the unluckiest of k; it is the smallest of k upper ends at Bonferroni's level 1 − (1 − level)/k.
+
+    Args:
+        y_by_seed: n × k values, one row per seed, one column per condition.
+        level: confidence of the interval.
+
+    With a value that is not finite in any condition the estimate is nan; without any value n is 0, too.
+
+    Raises:
+        ValueError: y_by_seed is not n × k.
+
+    >>> print(smallest_mean([[1.0, 2.0], [1.1, 2.2], [1.2, 1.8]]))
+    1.1 [0.852, 1.46], n = 3
+    """
+    y = np.asarray(y_by_seed, dtype=np.float64)
+    if y.ndim != 2:
+        raise ValueError(f"y_by_seed must be seeds × conditions: got shape {y.shape}")
+    if not y.size:
+        return Estimate(math.nan, -math.inf, math.inf, 0)
+    each = [_estimate(column, 0.0, level) for column in y.T]
+    if any(math.isnan(one.value) for one in each):
+        return Estimate(math.nan, -math.inf, math.inf, y.shape[0])
+    corrected = [_estimate(column, 0.0, 1 - (1 - level) / len(each)) for column in y.T]
+    return Estimate(
+        min(one.value for one in each),
+        min(one.low for one in each),
+        min(one.high for one in corrected),
+        y.shape[0],
+    )
+
+
+def largest_mean(y_by_seed: ArrayLike, level: float = 0.95) -> Estimate:
+    """Largest of the means of k conditions: `smallest_mean` in a mirror, for "in no setting above 1".
+
+    As its lower end is the corrected one, it also serves "in at least one setting above 1".
+    """
+    mirrored = smallest_mean(-np.asarray(y_by_seed, dtype=np.float64), level)
+    return Estimate(-mirrored.value, -mirrored.high, -mirrored.low, mirrored.n)
+
+
 def rank_trend(x: Numbers, y_by_seed: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean over seeds of Spearman's rank correlation of y with x, its interval cut to [−1, 1].
 

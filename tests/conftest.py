@@ -32,6 +32,7 @@ claims:
     where: abstract
     source: abstract
     metric: rise
+    null: 0
     paper: {value: 1.0}
     at_reduced: {greater: 0.5, why: half the effect}
     at_extended: {within: 0.25, why: a quarter of the effect}
@@ -41,6 +42,7 @@ claims:
     where: Table 1
     source: text
     metric: other
+    null: 0
     at_reduced: {trend: {falling: 0.5}, why: clearly falling}
     status: contradicted
     note: it rises here

@@ -236,6 +236,40 @@ def test_a_curve_is_read_in_the_order_of_its_index() -> None:
             stats.settling_step(curve)
 
 
+def test_the_smallest_mean_by_hand() -> None:
+    """Means 2 and 3, standard errors 1/√3 and 2/√3; t(0.975; 2) = 4.302653, t(0.9875; 2) = 6.205347."""
+    estimate = stats.smallest_mean([[1, 1], [2, 3], [3, 5]])
+    assert (estimate.value, estimate.n) == (2, 3)
+    assert estimate.low == pytest.approx(3 - 4.302653 * 2 / math.sqrt(3), abs=1e-6)  # that of the wider one
+    assert estimate.high == pytest.approx(2 + 6.205347 / math.sqrt(3), abs=1e-6)
+    mirrored = stats.largest_mean([[-1, -1], [-2, -3], [-3, -5]])
+    assert (mirrored.value, mirrored.low, mirrored.high) == (-2, -estimate.high, -estimate.low)
+    assert stats.smallest_mean([[1], [2], [3]]) == stats.mean_interval([1, 2, 3])
+
+
+def test_conditions_at_the_threshold_are_rarely_contradicted_and_rarely_reproduced() -> None:
+    """Eight conditions whose means are all 0: the mean of each seed's minimum lies below it every time."""
+    trials = np.random.default_rng(0).normal(size=(100, 5, 8))
+    found = [stats.smallest_mean(trial) for trial in trials]
+    assert np.mean([e.high < 0 for e in found]) < 0.08  # 2.5 % by the level, and three standard errors
+    assert np.mean([e.low > 0 for e in found]) < 0.08
+    assert np.mean([stats.mean_interval(trial.min(axis=1)).high < 0 for trial in trials]) > 0.8
+
+
+def test_one_condition_at_the_threshold_is_enough_to_leave_it_open() -> None:
+    """The others far above: what is left is the interval of the one."""
+    trials = np.random.default_rng(1).normal([0, 50, 50, 50], size=(200, 5, 4))
+    assert np.mean([stats.smallest_mean(trial).low > 0 for trial in trials]) < 0.06
+
+
+def test_several_conditions_hide_no_diverged_run() -> None:
+    assert math.isnan(stats.smallest_mean([[1, 2], [1, math.nan], [1, 2]]).value)
+    assert stats.largest_mean([[1, 2]]) == Estimate(2, -math.inf, math.inf, 1)
+    assert stats.smallest_mean([[], []]).n == 0
+    with pytest.raises(ValueError, match="seeds × conditions"):
+        stats.smallest_mean([1, 2, 3])
+
+
 def test_interquartile_mean_by_hand() -> None:
     """Of 0 … 7 and an outlier the middle four count; the interval of six values is Tukey and McLaughlin's."""
     assert stats.interquartile_mean([1000, 1, 2, 3, 4, 5, 6, -1000]).value == 3.5

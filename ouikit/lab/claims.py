@@ -18,12 +18,15 @@ predicate   YAML                                 `reproduced` when
 `contradicted` means that the interval excludes the claim, `inconclusive` that it allows both. An interval
 below the margin of a `greater` or a `trend` is `weaker` if it lies above zero: the direction holds, the size
 does not.
+
+A claim says where its metric lies if it is false, its *null*; a test that says `reproduced` there is none.
+A verdict is *fragile* if an interval moved by a tenth of its width would change it.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 Verdict = Literal["reproduced", "weaker", "inconclusive", "contradicted", "not run"]
@@ -63,6 +66,10 @@ class Measured:
     def known(self) -> bool:
         """Whether value and interval are numbers (an unbounded interval is; NaN is not)."""
         return not any(math.isnan(x) for x in (self.value, self.low, self.high))
+
+    def moved(self, by: float) -> "Measured":
+        """The same, with value and interval moved."""
+        return replace(self, value=self.value + by, low=self.low + by, high=self.high + by)
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,51 @@ def judge(test: Test, metric: str, metrics: Mapping[str, Any], paper: Mapping[st
     if not all(m.known() for m in found.values()):
         return "inconclusive"
     return PREDICATES[test.predicate](test.against, found, paper or {})
+
+
+def holds_at(test: Test, metric: str, null: float, paper: Mapping[str, Any] | None) -> bool:
+    """Whether a test says *reproduced* where every number lies at `null`, and so cannot tell a false claim.
+
+    Each comparison in an `order` of several metrics counts alone: a claim is false if one of its parts is.
+
+    >>> holds_at(Test("order", "auroc > 0.01", ""), "auroc", 0.5, None)
+    True
+    """
+    for part in parts(test):
+        names = part.operands(metric)
+        if names and judge(part, names[0], dict.fromkeys(names, null), paper) == "reproduced":
+            return True
+    return False
+
+
+def fragile(test: Test, metric: str, metrics: Mapping[str, Any], paper: Mapping[str, Any] | None) -> bool:
+    """Whether a verdict would be another if an interval lay a tenth of its width to either side.
+
+    An inconclusive verdict is never fragile: that the interval allows both is what it says.
+
+    >>> fragile(Test("greater", 0.0, ""), "gain", {"gain": {"value": 5, "low": 0.5, "high": 9}}, None)
+    True
+    """
+    verdict = judge(test, metric, metrics, paper)
+    if verdict in ("inconclusive", "not run"):
+        return False
+    for name in test.operands(metric):
+        found = Measured.of(metrics[name])
+        for share in (-0.1, 0.1):
+            apart = {**metrics, name: found.moved(share * (found.high - found.low))}
+            if judge(test, metric, apart, paper) != verdict:
+                return True
+    return False
+
+
+def parts(test: Test) -> Iterator[Test]:
+    """The comparisons in an `order` of several metrics; any other test is one part."""
+    if not test.printed():
+        yield test
+        return
+    words = re.split(r"\s*([<>])\s*", test.against.strip())
+    for i in range(0, len(words) - 2, 2):
+        yield replace(test, against=" ".join(words[i : i + 3]))
 
 
 def supported(predicate: str | None, against: Any, paper: float | None) -> tuple[float, float] | None:
@@ -227,7 +279,7 @@ def is_literal(operand: str) -> bool:
 
 
 def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool)
+    return isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < math.inf
 
 
 def _has_value(paper: Mapping[str, Any] | None) -> bool:
@@ -237,10 +289,17 @@ def _has_value(paper: Mapping[str, Any] | None) -> bool:
 def _within_shape(against: Any, paper: Mapping[str, Any] | None) -> str | None:
     if isinstance(against, list):
         ok = len(against) == 2 and all(map(_is_number, against)) and against[0] < against[1]
-        return None if ok else "write a range [low, high] with low < high"
+        return None if ok else "write a range [low, high] of finite numbers with low < high"
     if not (_is_number(against) and against > 0):
-        return "write a positive tolerance or a range [low, high]"
+        return "write a positive, finite tolerance or a range [low, high]"
     return None if _has_value(paper) else "a tolerance needs `paper: {value: …}`"
+
+
+def _order_shape(against: Any, paper: Mapping[str, Any] | None) -> str | None:
+    if not (isinstance(against, str) and _ORDER.fullmatch(against)):
+        return 'write "a > b" or "a > 0.5"'
+    numbers = [float(x) for x in re.findall(_OPERAND, against) if is_literal(x)]
+    return None if all(map(_is_number, numbers)) else "write finite numbers"
 
 
 def _trend_shape(against: Any, paper: Mapping[str, Any] | None) -> str | None:
@@ -256,12 +315,10 @@ def _ratio_shape(against: Any, paper: Mapping[str, Any] | None) -> str | None:
 
 
 _SHAPES: dict[str, Callable[[Any, Mapping[str, Any] | None], str | None]] = {
-    "exact": lambda a, p: None if _is_number(a) else "write a number",
+    "exact": lambda a, p: None if _is_number(a) else "write a finite number",
     "within": _within_shape,
-    "greater": lambda a, p: None if _is_number(a) and a >= 0 else "write a margin, 0 or more",
-    "order": lambda a, p: (
-        None if isinstance(a, str) and _ORDER.fullmatch(a) else 'write "a > b" or "a > 0.5"'
-    ),
+    "greater": lambda a, p: None if _is_number(a) and a >= 0 else "write a finite margin, 0 or more",
+    "order": _order_shape,
     "trend": _trend_shape,
     "ratio": _ratio_shape,
 }

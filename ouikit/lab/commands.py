@@ -167,7 +167,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ParameterError(f"--publish keeps the larger named scales; this run is {settings.scale}")
     run = _execute(chapter, chapter.spec(settings, args.engine, args.jobs, args.force))
     for claim in run.record["result"]["claims"]:
-        print(f"{claim['verdict']:>13}  {claim['id']}: {tables.ours(claim)} (paper: {tables.papers(claim)})")
+        print(tables.line(claim))
     print(f"record: {run.folder / 'record.json'}")
     if args.publish:
         print(f"published: {publish(run, chapter.root)}")

@@ -10,10 +10,17 @@ from ouikit.lab.parameters import nearest
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, where YAML would let the last one win."""
+    """A safe loader that refuses a key given twice, where YAML would let the last one win.
+
+    Keys are words as they stand: YAML would read `null:` as no key at all.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
+        names = [key.value for key in keys]
         for name in names:
             if names.count(name) > 1:
                 raise yaml.constructor.ConstructorError(
@@ -29,19 +36,22 @@ _EXPECTED = {
     "list_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
+    "float_type": "a number",
+    "finite_number": "a finite number",
 }
 
 
-def fix(error: Mapping[str, Any], allowed: Iterable[str]) -> str:
+def fix(error: Mapping[str, Any], allowed: Iterable[str], meaning: str | None = None) -> str:
     """What to write instead.
 
     Args:
         error: one of pydantic's `ValidationError.errors()`.
         allowed: the keys of the section that it is in.
+        meaning: of the key; told where the key is missing.
     """
     kind, got = error["type"], error["input"]
     if kind == "missing":
-        return "is missing"
+        return "is missing" + (f"; it says: {' '.join(meaning.split())}" if meaning else "")
     if kind == "extra_forbidden":
         return f"unknown key; {nearest(error['loc'][-1], allowed)}"
     if kind == "literal_error":

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from ouikit.lab.claims import PREDICATES, Test, Verdict, parse_test
+from ouikit.lab.claims import PREDICATES, Test, Verdict, holds_at, parse_test
 from ouikit.lab.forms import UniqueKeys, fix
 from ouikit.lab.parameters import nearest
 
@@ -70,7 +70,7 @@ class Citation(_Section):
 class Said(TypedDict, total=False):
     """What the paper says on a claim: a number that a tolerance or a ratio is measured from, or words."""
 
-    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)  # type: ignore[misc]
     value: int | float
     text: Text
 
@@ -81,7 +81,13 @@ def _read_test(raw: Any, info: ValidationInfo) -> Test:
     metric = info.data.get("metric")
     if metric not in test.operands(str(metric)):
         raise ValueError(f"the order does not name the metric {metric!r}")
+    null = info.data.get("null")
+    if null is not None and holds_at(test, str(metric), null, info.data.get("paper")):
+        raise ValueError(f"says 'reproduced' at the claim's null, {null:g}, and so cannot fail; {_TIGHTEN}")
     return test
+
+
+_TIGHTEN = "narrow the test, or correct `null`: where the metric lies if the claim is false"
 
 
 _TEST_SCHEMA = {
@@ -121,6 +127,9 @@ class Claim(_Section):
     the paper is `ours` (a control) or `check` (an identity, a theorem, a count: a test of the program)."""
     metric: Text
     """A name that the notebook reports."""
+    null: Annotated[float, Field(allow_inf_nan=False)]
+    """Where the metric lies if the claim is false: 0 for a difference, 1 for a ratio, 0.5 for an AUROC. In an
+    order of several metrics all of them lie there. No test may say *reproduced* at the null."""
     paper: Said | None = None
     """What the paper says: {value: 0.71}, or {text: falls}."""
     at: dict[str, Annotated[Test, BeforeValidator(_read_test), WithJsonSchema(_TEST_SCHEMA)]]
@@ -321,8 +330,9 @@ def _validated(form: type[_Form], raw: dict[str, Any], slug: str, where: str, sc
         return form.model_validate(raw | {_STEM: slug}, context=scales)
     except ValidationError as error:
         lines = [
-            f"{where}: {_key(one['loc'], raw)}: {fix(one, _allowed(form, one['loc'], scales))}"
+            f"{where}: {_key(loc, raw)}: {fix(one, _allowed(form, loc, scales), _meaning(form, loc))}"
             for one in error.errors()
+            for loc in [one["loc"]]
         ]
         raise PaperError("\n".join(lines)) from error
 
@@ -349,6 +359,13 @@ def _allowed(form: type[BaseModel], loc: tuple[int | str, ...], scales: Iterable
     if "paper" in loc:
         return list(Said.__annotations__)
     return [name for name in Claim.model_fields if name != "at"] + [f"at_{scale}" for scale in scales]
+
+
+def _meaning(form: type[BaseModel], loc: tuple[int | str, ...]) -> str | None:
+    """What a key of the file or of a claim says; None elsewhere."""
+    section = Claim if loc[0] == "claims" else form
+    field = section.model_fields.get(str(loc[-1])) if len(loc) in (1, 3) else None
+    return field and field.description
 
 
 def schema() -> str:

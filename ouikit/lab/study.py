@@ -18,7 +18,7 @@ from IPython.display import display
 
 from ouikit.lab import record, sources, tables
 from ouikit.lab.chapter import Chapter, device_kind
-from ouikit.lab.claims import Measured, judge
+from ouikit.lab.claims import Measured, fragile, judge
 from ouikit.lab.keys import canonical
 from ouikit.lab.paper import Claim
 from ouikit.lab.parameters import resolve
@@ -197,6 +197,7 @@ class Study:
             "says": claim.says,
             "where": claim.where,
             "metric": claim.metric,
+            "null": claim.null,
             "paper": claim.paper,
             "predicate": test and test.predicate,
             "against": test and test.against,
@@ -206,6 +207,7 @@ class Study:
             "high": found and found.high,
             "n": found and found.n,
             "verdict": judge(test, claim.metric, measured, claim.paper) if test else "not run",
+            "fragile": bool(test and fragile(test, claim.metric, measured, claim.paper)),
             "registered": claim.status.get(self.run.settings.scale) if bound else None,
             "note": claim.note,
         }

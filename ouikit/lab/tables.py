@@ -116,9 +116,15 @@ def _order_text(order: str, names: Mapping[str, str]) -> str:
     return "interval " + " and ".join(f"{side} {number(float(bound))}" for side, bound in bounds)
 
 
-def verdict(name: str) -> str:
+def verdict(name: str, fragile: bool = False) -> str:
     """A verdict as a coloured label; the word carries the meaning, the colour only helps."""
-    return f'<span class="verdict verdict-{name.replace(" ", "-")}">{name}</span>'
+    label = f'<span class="verdict verdict-{name.replace(" ", "-")}">{name}</span>'
+    return label + (
+        f' <span class="ouikit-pill ouikit-fragile" title="{FRAGILE}">fragile</span>' if fragile else ""
+    )
+
+
+FRAGILE = "an interval moved by a tenth of its width would change this verdict"
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
@@ -176,7 +182,7 @@ def claims(judged: Sequence[Mapping[str, Any]], scale: str, names: Mapping[str, 
             _unbroken(ours(c)),
             escape(in_words(c["predicate"], c["against"], names))
             + f"<br><small>{escape(c['why'] or '')}</small>",
-            verdict(c["verdict"]),
+            verdict(c["verdict"], c.get("fragile", False)),
         )
         for c in judged
         if c["predicate"]
@@ -192,8 +198,13 @@ def claims(judged: Sequence[Mapping[str, Any]], scale: str, names: Mapping[str, 
             f"Not tested at this scale: {len(untested)} of {len(judged)} claims</summary>"
             f"{grid(head[:3], untested, 'ouikit-untested')}</details>"
         )
-    text = "\n".join(f"{c['verdict']:>13}  {c['id']}: {ours(c)} (paper: {papers(c)})" for c in judged)
-    return Shown(html, text)
+    return Shown(html, "\n".join(map(line, judged)))
+
+
+def line(claim: Mapping[str, Any]) -> str:
+    """A judged claim in a line of plain text."""
+    mark = ", fragile" if claim.get("fragile") else ""
+    return f"{claim['verdict']:>13}  {claim['id']}: {ours(claim)} (paper: {papers(claim)}){mark}"
 
 
 def figure(light: str, dark: str, title: str, alt: str, numbers: "pd.DataFrame") -> Shown:

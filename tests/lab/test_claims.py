@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ouikit.lab.claims import PREDICATES, Measured, judge, parse_test
+from ouikit.lab.claims import PREDICATES, Measured, fragile, holds_at, judge, parse_test
 
 PAPER = {"value": 0.7}
 
@@ -73,9 +73,14 @@ def test_missing_metric_is_not_run_and_nan_is_inconclusive():
         ({"greater": 1, "exact": 2, "why": "x"}, PAPER, "exactly one predicate"),
         ({"within": 0.1, "why": "x"}, None, "paper: {value"),
         ({"within": [0.8, 0.6], "why": "x"}, PAPER, "low < high"),
-        ({"within": -1, "why": "x"}, PAPER, "positive tolerance"),
+        ({"within": -1, "why": "x"}, PAPER, "positive, finite tolerance"),
         ({"greater": -1, "why": "x"}, PAPER, "margin"),
         ({"greater": True, "why": "x"}, PAPER, "margin"),
+        ({"within": math.inf, "why": "x"}, PAPER, "finite tolerance"),
+        ({"within": [-math.inf, math.inf], "why": "x"}, PAPER, "finite numbers"),
+        ({"exact": math.nan, "why": "x"}, PAPER, "finite number"),
+        ({"greater": math.inf, "why": "x"}, PAPER, "finite margin"),
+        ({"order": "a > 1e999", "why": "x"}, PAPER, "finite numbers"),
         ({"trend": "falling", "why": "x"}, PAPER, "falling: margin"),
         ({"ratio": 2, "why": "x"}, PAPER, "between 0 and 1"),
         ({"order": "a >", "why": "x"}, PAPER, "a > b"),
@@ -87,6 +92,55 @@ def test_missing_metric_is_not_run_and_nan_is_inconclusive():
 def test_a_wrong_test_is_refused_with_the_fix(raw, paper, words):
     with pytest.raises(ValueError, match=words):
         parse_test(raw, paper)
+
+
+@pytest.mark.parametrize(
+    ("raw", "null", "holds"),
+    [
+        ({"greater": 0}, 0, False),
+        ({"greater": 0.1}, 0.2, True),
+        ({"exact": 99}, 98, False),
+        ({"exact": 99}, 99, True),
+        ({"within": 0.1}, 0.5, False),
+        ({"within": 0.3}, 0.5, True),
+        ({"within": [-1, 2]}, 0.5, True),  # wider than the range of a share
+        ({"ratio": 0.2}, 0.5, False),
+        ({"ratio": 0.5}, 0.5, True),
+        ({"trend": {"rising": 0.1}}, 0, False),
+        ({"order": "m > 0.5"}, 0.5, False),
+        ({"order": "m > 0.01"}, 0.5, True),
+        ({"order": "0.2 < m < 0.4"}, 0.5, False),  # of one metric: the order as a whole
+        ({"order": "0.2 < m < 0.6"}, 0.5, True),
+        ({"order": "m > other"}, 0.5, False),
+        ({"order": "m > 0.75 > 0.25 > other"}, 0.5, False),
+        ({"order": "m > 0.75 > 0.6 > other"}, 0.5, True),  # of several: each comparison
+    ],
+)
+def test_a_test_that_holds_at_the_null_is_found(raw, null, holds):
+    assert holds_at(parse_test({**raw, "why": "because"}, PAPER), "m", null, PAPER) == holds
+
+
+@pytest.mark.parametrize(
+    ("raw", "found", "mark"),
+    [
+        ({"greater": 0}, (5, 0.9, 10), True),  # 0.9 from zero, the tenth of the width is 0.91
+        ({"greater": 0}, (5, 1.1, 10), False),
+        ({"greater": 0}, (-5, -10, -0.9), True),  # contradicted by as little
+        ({"greater": 1}, (0.5, 0.02, 0.9), True),  # weaker, all but not above zero
+        ({"greater": 0}, (5, -0.1, 10), False),  # inconclusive says as much
+        ({"order": "m < 1"}, (0.5, 0.1, 0.95), True),
+        ({"within": 0.1}, (0.7, 0.61, 0.75), True),
+        ({"within": 0.1}, (0.7, 0.65, 0.75), False),
+        ({"exact": 3}, (3, 3, 3), False),
+        ({"greater": 0}, (5, -math.inf, math.inf), False),
+        ({"order": "m > other"}, {"m": Measured(2, 1, 3), "other": Measured(0.5, 0, 0.9)}, True),
+        ({"order": "m > other"}, {"m": Measured(2, 1, 3), "other": Measured(0.5, 0, 0.7)}, False),
+        ({"greater": 0}, {}, False),
+    ],
+)
+def test_a_verdict_by_a_hair_is_fragile(raw, found, mark):
+    metrics = found if isinstance(found, dict) else {"m": Measured(*found)}
+    assert fragile(parse_test({**raw, "why": "because"}, PAPER), "m", metrics, PAPER) == mark
 
 
 def test_there_are_six_predicates():

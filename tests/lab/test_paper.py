@@ -2,12 +2,14 @@
 
 import copy
 import json
+import math
 
 import jsonschema
 import pytest
 import yaml
 from conftest import ROOT
 
+from ouikit.lab.forms import UniqueKeys
 from ouikit.lab.paper import AREAS, SCHEMA, PaperError, read_paper, schema
 
 GOOD = {
@@ -23,6 +25,7 @@ GOOD = {
             "where": "abstract",
             "source": "abstract",
             "metric": "best.oui",
+            "null": 0.5,
             "paper": {"value": 0.7},
             "at_reduced": {"within": 0.1, "why": "the width of the band"},
             "at_extended": {"within": 0.05, "why": "more seeds"},
@@ -106,6 +109,28 @@ def test_one_status_registers_every_tested_scale(tmp_path):
             "name the metric",
         ),
         (changed("claims", 0, "note", value=5), "claims.band.note", "must be a sentence"),
+        (changed("claims", 0, "null", value="0.5"), "claims.band.null", "must be a number; got '0.5'"),
+        (changed("claims", 0, "null", value=math.inf), "claims.band.null", "must be a finite number"),
+        (
+            changed("claims", 0, "null", value=0.65),
+            "claims.band.at_reduced",
+            "narrow the test, or correct `null`",
+        ),
+        (
+            changed("claims", 0, "paper", "value", value=math.nan),
+            "claims.band.paper.value",
+            "a finite number",
+        ),
+        (
+            changed("claims", 0, "at_reduced", value={"order": "best.oui > 0.01", "why": "x"}),
+            "claims.band.at_reduced",
+            "says 'reproduced' at the claim's null, 0.5, and so cannot fail",
+        ),
+        (
+            changed("claims", 0, "at_extended", value={"within": [-1, 2], "why": "wider than its range"}),
+            "claims.band.at_extended",
+            "cannot fail",
+        ),
         (changed("not_tested", value="all"), "not_tested", "must be a list"),
         (changed("paper", "title", value=""), "paper.title", "must be a sentence"),
         ("evidence: measured\nevidence: analytic\n", "", "'evidence' is given twice"),
@@ -119,6 +144,27 @@ def test_an_error_names_file_key_and_fix(tmp_path, raw, key, fix):
         read_paper(path)
     assert str(error.value).startswith(f"{path}: {key}")
     assert fix in str(error.value)
+
+
+def test_a_claim_says_where_its_metric_lies_if_it_is_false(tmp_path):
+    without = changed("claims", 0, "null", value=None)
+    del without["claims"][0]["null"]
+    with pytest.raises(
+        PaperError, match=r"claims\.band\.null: is missing; it says: Where the metric lies if"
+    ):
+        read_paper(write(tmp_path, without))
+    as_people_write_it = yaml.safe_dump(GOOD, sort_keys=False).replace("'null': 0.5", "null: 0.5")
+    assert "  null: 0.5" in as_people_write_it  # a key that YAML alone would read as None
+    assert read_paper(write(tmp_path, as_people_write_it)).claims[0].null == 0.5
+
+
+@pytest.mark.parametrize(
+    "tolerance", [".inf", "-.inf", ".nan", "[-.inf, .inf]", "[0.6, .inf]", "[.nan, 0.8]"]
+)
+def test_a_tolerance_is_finite(tmp_path, tolerance):
+    text = yaml.safe_dump(GOOD, sort_keys=False).replace("within: 0.1", f"within: {tolerance}")
+    with pytest.raises(PaperError, match=r"claims\.band\.at_reduced: within: write a .*finite"):
+        read_paper(write(tmp_path, text))
 
 
 def test_every_error_is_listed(tmp_path):
@@ -162,7 +208,8 @@ CHAPTERS = [
 def test_editors_accept_every_chapter_by_the_schema_that_it_names(path):
     line = path.read_text().splitlines()[0].removeprefix("# yaml-language-server: $schema=")
     assert (ROOT / "chapters" / line).resolve() == SCHEMA
-    jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(SCHEMA.read_text()))
+    raw = yaml.load(path.read_text(), Loader=UniqueKeys)
+    jsonschema.validate(raw, json.loads(SCHEMA.read_text()))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +219,7 @@ def test_editors_accept_every_chapter_by_the_schema_that_it_names(path):
         changed("claims", 0, "at_reduced", value={"within": 0.1}),
         changed("claims", 0, "status", value="fine"),
         changed("claims", 0, "sais", value="x"),
+        changed("claims", 0, "null", value="half"),
         changed("slug", value="x"),
         {key: value for key, value in GOOD.items() if key != "idea"},
     ],

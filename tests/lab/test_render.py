@@ -33,6 +33,7 @@ PAPER = {
             "where": "Table 1",
             "source": "text",
             "metric": "rise",
+            "null": 0,
             "at_reduced": {"greater": 0.1, "why": "half of the pilot"},
         }
     ],
@@ -324,6 +325,15 @@ def test_no_page_prints_the_key_of_a_metric(root: Path) -> None:
     assert "the rise of gates &gt; their fall" in pages.beside(shelf.entries[0])
     assert "fall.of_all" not in text + pages.status(shelf) + pages.gallery(shelf)
     assert f"## {TITLE}, reduced scale" in pages.status(shelf)
+
+
+def test_a_verdict_by_a_hair_is_marked_wherever_it_stands(root: Path) -> None:
+    close = changed(result={"claims": [CLAIM | {"fragile": True}]})
+    shelf = shelf_of(root, close)
+    for page in (pages.results(shelf), pages.head_of(shelf.entries[0])):
+        assert '>reproduced</span> <span class="ouikit-pill ouikit-fragile"' in page
+    assert tables.line(CLAIM | {"fragile": True}).endswith("(paper: 0.71), fragile")
+    assert "fragile" not in tables.claims([CLAIM], "reduced").html
 
 
 def test_claims_that_a_scale_does_not_test_are_folded_away() -> None:
@@ -644,7 +654,7 @@ def test_beside_goes_last_where_no_section_asks_for_it() -> None:
 
 
 def test_complete_leaves_what_is_known() -> None:
-    assert complete(RECORD)["result"]["claims"] == [CLAIM | {"note": None}]
+    assert complete(RECORD)["result"]["claims"] == [CLAIM | {"note": None, "null": None, "fragile": False}]
     assert complete({})["made_by"]["cpu"] == "unknown hardware"
 
 

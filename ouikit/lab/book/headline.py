@@ -62,7 +62,7 @@ def cells(judged: Judged) -> tuple[str, str, str, str]:
         escape(claim.says),
         escape(tables.papers(result)),
         f"<span>{ours}<br>{strip(result)}</span>",
-        tables.verdict(result["verdict"]),
+        tables.verdict(result["verdict"], result.get("fragile", False)),
     )
 
 

@@ -116,6 +116,7 @@ def _planned_card(plan: Planned) -> str:
 def results(shelf: Shelf) -> str:
     """The headline claims of every paper in one table, then every claim at every scale, folded by paper."""
     legend = "".join(f"<li>{tables.verdict(name)} {MEANING[name]}</li>" for name in VERDICTS)
+    legend += f"<li>{pill('fragile', 'ouikit-fragile')} {tables.FRAGILE}</li>"
     bodies = "".join(_headline_rows(entry) for entry in shelf.entries)
     head = "".join(f'<th scope="col">{name}</th>' for name in HEAD)
     return (

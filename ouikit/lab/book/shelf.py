@@ -49,9 +49,11 @@ UNKNOWN: dict[str, dict[str, Any]] = {
 }
 UNKNOWN_CELLS = {"total": 0, "computed": 0, "cached": 0, "diverged": 0, "seconds": math.nan}
 UNKNOWN_CLAIM = {
-    **dict.fromkeys(("where", "metric", "paper", "predicate", "against", "why", "registered", "note")),
+    **dict.fromkeys(
+        ("where", "metric", "null", "paper", "predicate", "against", "why", "registered", "note")
+    ),
     **dict.fromkeys(("value", "low", "high", "n")),
-    **{"id": "?", "says": "?", "verdict": "not run"},
+    **{"id": "?", "says": "?", "verdict": "not run", "fragile": False},
 }
 
 
