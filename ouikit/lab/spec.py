@@ -19,7 +19,11 @@ class EngineError(ValueError):
 
 @dataclass(frozen=True)
 class Engine:
-    """Where cells are computed: `local`, `dask`, `flower-sim` (Ray), `flower`; and a server's address."""
+    """Where cells are computed: `local`, `dask`, `flower-sim` (Ray), `flower`; and a server's address.
+
+    `record` computes nothing: it reads the rows of the record in the folder that `address` names. The
+    laboratory derives committed records with it; the command line does not know it.
+    """
 
     kind: str = "local"
     address: str = ""
