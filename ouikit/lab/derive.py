@@ -84,7 +84,7 @@ def rewrite(chapter: Chapter, folder: Path) -> None:
     if expected["result"]["status"] != "ok":
         raise DerivationError(f"{_name(folder)}: a verdict changed; register it, or find out why")
     for part, names in DERIVED.items():
-        found[part] |= {name: expected[part][name] for name in names}
+        found[part] |= {name: _merged(expected[part][name], found[part].get(name)) for name in names}
     record.write(found, folder)
 
 
@@ -123,6 +123,16 @@ def _differences(expected: Any, found: Any, place: str) -> Iterator[str]:
             yield from _differences(one, other, f"{place}.{label}")
     elif not _same(expected, found):
         yield f"{place} is {found!r}; derived again it is {expected!r}"
+
+
+def _merged(expected: Any, found: Any) -> Any:
+    """`expected`, with the order and the digits of `found` where the two agree: diffs stay short."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        names = [name for name in found | expected if name in expected]
+        return {name: _merged(expected[name], found.get(name)) for name in names}
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        return [_merged(one, other) for one, other in zip(expected, found, strict=True)]
+    return found if _same(expected, found) else expected
 
 
 def _same(one: Any, other: Any) -> bool:
