@@ -36,8 +36,10 @@ def committed(chapter: Chapter) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/record.json"))
 
 
-def derived(chapter: Chapter, folder: Path) -> dict[str, Any]:
+def derived(chapter: Chapter, folder: Path, *, again: bool = False) -> dict[str, Any]:
     """The record as it follows from the rows in `folder`, whose name is the scale.
+
+    With `again` one cell of each sweep, taken at random, is computed again, and must resemble its rows.
 
     Raises:
         DerivationError: where the rows are not those of the scale, or the notebook raises on them.
@@ -46,22 +48,26 @@ def derived(chapter: Chapter, folder: Path) -> dict[str, Any]:
         raise DerivationError(f"{_name(folder)}: {chapter.slug}.yaml has no scale {folder.name!r}")
     settings, found = chapter.resolve(folder.name), record.read(folder)
     engine = Engine("record", str(folder.resolve()))
-    spec = RunSpec(chapter.slug, settings, engine, 0, False, str(found["run"].get("key")))
+    spec = RunSpec(chapter.slug, settings, engine, 0, again, str(found["run"].get("key")))
     with tempfile.TemporaryDirectory() as scratch, chdir(chapter.root), redirect_stdout(io.StringIO()):
         try:
             with handing_on(chapter.root, spec, OUIKIT_RUNS=scratch):
                 _play(chapter, spec.parameters)
         except VerdictChangedError:
             pass  # the record is kept, and says so
-        except Exception as error:
-            raise DerivationError(f"{_name(folder)}: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise DerivationError(
+                f"{_name(folder)}: its rows do not carry today's notebook ({type(error).__name__}: {error}); "
+                f"if that is right, make the record anew: ouikit run {chapter.slug} --scale {folder.name} "
+                "--publish"
+            ) from error
         return record.read(Path(scratch) / chapter.slug / spec.key)
 
 
-def problems(chapter: Chapter, folder: Path) -> list[str]:
-    """Everything that a committed record says and its rows do not."""
+def problems(chapter: Chapter, folder: Path, *, again: bool = False) -> list[str]:
+    """Everything that a committed record says and its rows do not; `again` as for `derived`."""
     try:
-        expected, found = derived(chapter, folder), record.read(folder)
+        expected, found = derived(chapter, folder, again=again), record.read(folder)
     except (DerivationError, record.RecordError) as error:
         return [str(error)]
     lines: list[str] = []
