@@ -82,6 +82,17 @@ def _parser() -> argparse.ArgumentParser:
     add = commands.add_parser("check", help="the form of chapters, without running them")
     add.add_argument("slug", nargs="*", help="default: all")
     add.add_argument("--fix", action="store_true", help="rewrite notebooks in normal form first")
+    add.add_argument(
+        "--records",
+        action="store_true",
+        help="derive committed records again from their rows as well (about a minute); with --fix, first let "
+        "them say what today's notebook and claims make of these rows",
+    )
+    add.add_argument(
+        "--again",
+        action="store_true",
+        help="with --records, compute one cell of each of their sweeps again, taken at random (minutes)",
+    )
     add.set_defaults(do=_check)
 
     add = commands.add_parser("new", help="write a new chapter pair that runs at once")
@@ -218,10 +229,27 @@ def _check(args: argparse.Namespace) -> int:
         if args.fix:
             notebook.normalise(chapter.path)
         found += check.problems(chapter)
+        if args.records:
+            found += _record_problems(chapter, args.fix, args.again)
     for line in found:
         print(line, file=sys.stderr)
     print(f"{len(chosen)} chapters checked, {len(found)} problems")
     return 1 if found else 0
+
+
+def _record_problems(chapter: Chapter, fix: bool, again: bool) -> list[str]:
+    from ouikit.lab import derive  # which imports pandas
+
+    found = []
+    for folder in derive.committed(chapter):
+        try:
+            if fix:
+                derive.rewrite(chapter, folder)
+            else:
+                found += derive.problems(chapter, folder, again=again)
+        except derive.DerivationError as error:
+            found.append(str(error))
+    return found
 
 
 def _new(args: argparse.Namespace) -> int:

@@ -27,11 +27,15 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 def code_cells(nb: nbformat.NotebookNode) -> list[str]:
     """Sources of the code cells, without what papermill injected."""
-    return [
-        cell.source
-        for cell in nb.cells
-        if cell.cell_type == "code" and not WRITTEN_BY_PAPERMILL & _tags(cell)
-    ]
+    return [cell.source for cell in _code(nb)]
+
+
+def up_to_parameters(nb: nbformat.NotebookNode) -> tuple[list[str], list[str]]:
+    """Sources of the code cells up to the one tagged `parameters`, and of those after it."""
+    cells = _code(nb)
+    (at,) = [i for i, cell in enumerate(cells) if "parameters" in _tags(cell)]
+    sources = code_cells(nb)
+    return sources[: at + 1], sources[at + 1 :]
 
 
 def long_cells(nb: nbformat.NotebookNode, most: int) -> list[tuple[int, int]]:
@@ -39,8 +43,9 @@ def long_cells(nb: nbformat.NotebookNode, most: int) -> list[tuple[int, int]]:
 
     Hidden cells do not count, nor does the parameters cell, which has a line for each parameter and field.
     """
-    code = [cell for cell in nb.cells if cell.cell_type == "code" and not WRITTEN_BY_PAPERMILL & _tags(cell)]
-    lines = [0 if _tags(cell) & {*HIDDEN, "parameters"} else len(cell.source.splitlines()) for cell in code]
+    lines = [
+        0 if _tags(cell) & {*HIDDEN, "parameters"} else len(cell.source.splitlines()) for cell in _code(nb)
+    ]
     return [(i, count) for i, count in enumerate(lines) if count > most]
 
 
@@ -90,6 +95,10 @@ def normalise(path: Path, *, check: bool = False) -> bool:
     if new != old and not check:
         path.write_text(new)
     return new == old
+
+
+def _code(nb: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [c for c in nb.cells if c.cell_type == "code" and not WRITTEN_BY_PAPERMILL & _tags(c)]
 
 
 def _tags(cell: nbformat.NotebookNode) -> set[str]:

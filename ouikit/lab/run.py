@@ -46,17 +46,11 @@ def whole(folder: Path, result: Mapping[str, Any]) -> bool:
     try:
         figures = [folder / figure[theme] for figure in result["figures"] for theme in ("light", "dark")]
         notebook.read(folder / EXECUTED)
-        rows = not result["cells"]["total"] or _is_parquet(folder / "rows.parquet")
-        ended_well = rows and result["status"] == "ok" and "claims" in result
+        sound = result["rows"] is None or result["rows"] == record.rows_digest(folder)
+        ended_well = sound and result["status"] == "ok" and "claims" in result
     except (LookupError, ValueError, OSError):
         return False
     return ended_well and all(path.is_file() and path.stat().st_size for path in figures)
-
-
-def _is_parquet(path: Path) -> bool:
-    """Whether a file is Parquet from its first byte to its last; reading it would import pandas."""
-    content = path.read_bytes()
-    return len(content) > 12 and content[:4] == content[-4:] == b"PAR1"
 
 
 def last_cost(chapter: Chapter) -> float:
@@ -85,7 +79,7 @@ def execute(chapter: Chapter, spec: RunSpec) -> Run:
     (folder / "failed.ipynb").unlink(missing_ok=True)  # of a run before this one
     part = folder / f"part-{os.getpid()}.ipynb"
     try:
-        with _environment(chapter.root, spec):
+        with handing_on(chapter.root, spec):
             _papermill(chapter, spec, part)
     except RunError:
         os.replace(part, folder / "failed.ipynb")
@@ -132,8 +126,9 @@ def _papermill(chapter: Chapter, spec: RunSpec, part: Path) -> None:
 
 
 @contextmanager
-def _environment(root: Path, spec: RunSpec) -> Iterator[None]:
-    """What the kernel finds: its run, and the IPython profile that leaves progress to the terminal.
+def handing_on(root: Path, spec: RunSpec, **more: str) -> Iterator[None]:
+    """The environment in which a notebook finds its run, and IPython's profile that leaves progress to the
+    terminal; and `more` variables.
 
     OUIKIT_ENGINE is for notebooks that are run by hand, and for the cells of engines of Flower.
     """
@@ -143,6 +138,7 @@ def _environment(root: Path, spec: RunSpec) -> Iterator[None]:
         "IPYTHONDIR": str(root / "ci" / "ipython"),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",
+        **more,
     }
     before = {name: os.environ.get(name) for name in wanted}
     try:

@@ -8,6 +8,7 @@ After the parameters cell::
     study.report({"best.oui": estimate})  # raises when a registered verdict changed
 """
 
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any, Protocol
 import pandas as pd
 from IPython.display import display
 
-from ouikit.lab import record, sources, tables
+from ouikit.lab import record, rows, sources, tables
+from ouikit.lab.again import recognise
 from ouikit.lab.chapter import Chapter, device_kind
 from ouikit.lab.claims import Measured, fragile, judge
 from ouikit.lab.keys import canonical
@@ -24,6 +26,7 @@ from ouikit.lab.paper import Claim
 from ouikit.lab.parameters import resolve
 from ouikit.lab.spec import RunSpec, default_engine, handed_on
 from ouikit.lab.sweep import sweep
+from ouikit.lab.sweep.grid import calls
 
 
 class VerdictChangedError(AssertionError):
@@ -80,7 +83,7 @@ class Study:
         self._data: dict[str, str] = {}
         self._files: set[Path] = set()
         self._figures: list[dict[str, str]] = []
-        self._rows: list[pd.DataFrame] = []
+        self._tables: list[pd.DataFrame] = []
         self._cells = {
             "total": 0,
             "computed": 0,
@@ -132,8 +135,27 @@ class Study:
         `here` is for cells that do much in one program: they run in this process, one after the other, which
         saves a worker's start and memory, unless the run says how many workers it wants.
         """
+        if self.run.engine.kind == "record":
+            listed = calls(grid, seeds)
+            table = rows.read(Path(self.run.engine.address), len(self._tables), listed)
+            if self.run.force:
+                call = random.choice(listed)
+                point = {name: value for name, value in call.items() if name != "seed"}
+                recognise(table, call, self._computed(cell, [point], [call["seed"]], title, here))
+        else:
+            table = self._computed(cell, grid, seeds, title, here)
+        for name, count in table.attrs["cells"].items():
+            self._cells[name] += count
+        self._workers_cpu += table.attrs["workers"]["cpu_seconds"]
+        self._workers_peak_mb = max(self._workers_peak_mb, table.attrs["workers"]["peak_memory_mb"])
+        self._tables.append(table)
+        return table.copy()
+
+    def _computed(
+        self, cell: Callable[..., Any], grid: Any, seeds: Sequence[int], title: str, here: bool
+    ) -> pd.DataFrame:
         device = device_kind(self.run.parameters.get("device", "auto"))
-        rows = sweep(
+        return sweep(
             cell,
             grid,
             seeds=seeds,
@@ -144,12 +166,6 @@ class Study:
             force=self.run.force,
             title=title or self.chapter.slug,
         )
-        for name, count in rows.attrs["cells"].items():
-            self._cells[name] += count
-        self._workers_cpu += rows.attrs["workers"]["cpu_seconds"]
-        self._workers_peak_mb = max(self._workers_peak_mb, rows.attrs["workers"]["peak_memory_mb"])
-        self._rows.append(rows)
-        return rows
 
     def figure(self, drawn: HasThemes, *, name: str, title: str, alt: str, numbers: pd.DataFrame) -> None:
         """Show a figure in both themes, with its alternative text and its numbers as a table."""
@@ -229,6 +245,7 @@ class Study:
                 "status": status,
                 "claims": claims,
                 "metrics": {name: vars(m) for name, m in measured.items()},
+                "rows": self._kept_rows(),
                 "figures": self._figures,
                 "cells": self._cells,
                 "seconds": round(time.perf_counter() - self._start, 2),
@@ -239,11 +256,14 @@ class Study:
                 self.chapter.root, self.chapter.code, self.chapter.science_key(), data=self._data
             ),
         }
-        if self._rows:
-            rows = pd.concat(self._rows, ignore_index=True)
-            rows.attrs = {}
-            small = rows.to_parquet(index=False, compression="zstd", compression_level=19)
-            record.write_atomically(self.folder / "rows.parquet", small)
         sources.write(self.folder, self._files)
         record.write(new, self.folder)
         self._record = new
+
+    def _kept_rows(self) -> str | None:
+        """Write the rows, unless a record's are read; returns their digest, None where nothing was swept."""
+        if not self._tables:
+            return None
+        if self.run.engine.kind == "record":
+            return record.rows_digest(Path(self.run.engine.address))
+        return rows.write(self.folder, self._tables)

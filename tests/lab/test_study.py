@@ -3,26 +3,15 @@
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import edit
+from conftest import edit, play
 
-from ouikit.lab import VerdictChangedError, notebook, record
+from ouikit.lab import VerdictChangedError, record
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.parameters import ParameterError
 from ouikit.lab.spec import HANDED_ON
-
-
-def play(root: Path, **overrides) -> dict:
-    """Run the toy chapter's code cells in this process, as papermill would with these parameters."""
-    names: dict = {"__name__": "__main__"}
-    for source in notebook.code_cells(notebook.read(root / "chapters" / "toy.ipynb")):
-        exec(source, names)
-        if source.startswith("gain:"):
-            names |= overrides
-    return names
 
 
 def test_a_run_leaves_record_rows_and_figures(repo, capsys):

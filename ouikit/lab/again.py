@@ -1,0 +1,52 @@
+"""A cell of a record that is computed again must resemble its own rows most, or the rows are another arm's.
+
+No digits are compared: another CPU rounds otherwise, training amplifies that, and a record may be older than
+the code. Arms are what the call and the words among a cell's columns name; those of one seed are compared.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ouikit.lab.rows import RowsError
+
+CLEAR = 3.0  # another arm must be so many times nearer
+LITTLE = 0.1  # mean distance, in standard deviations between arms, that rounding may explain
+
+
+def recognise(table: pd.DataFrame, call: Mapping[str, Any], again: pd.DataFrame) -> None:
+    """Compare the rows of a call with what it returned when it was computed again.
+
+    Args:
+        table: all rows of the sweep in the record.
+        call: names and values of one call, its seed among them.
+        again: the rows of this call, in the same form.
+
+    Raises:
+        RowsError: where an arm is clearly nearer to another arm of the record, or has no such arm.
+    """
+    old, new = _by_arm(table[table["seed"] == call["seed"]], call), _by_arm(again, call)
+    spread = old.std()
+    told = old.columns.intersection(new.columns)
+    told = told[(spread[told] > 0).to_numpy()]
+    for arm, values in new[told].iterrows():
+        distance = ((old[told] - values).abs() / spread[told]).mean(axis=1)
+        if arm not in distance:
+            raise RowsError(f"computed again, {arm} has rows that the record lacks")
+        own, others = distance[arm], distance.drop(arm)
+        if own > max(LITTLE, CLEAR * others.min()):
+            raise RowsError(f"computed again, {arm} is what the record calls {others.idxmin()}")
+
+
+def _by_arm(rows: pd.DataFrame, call: Mapping[str, Any]) -> pd.DataFrame:
+    """Values by arm (rows) and by what is measured, and when (columns)."""
+    numbers = rows.select_dtypes("number").columns
+    text = rows.astype(dict.fromkeys(numbers, float)).drop(columns=["seed", "value"]).astype(str)
+    named = [name for name in text if name in call or (name not in numbers and name != "metric")]
+    keys = [_joined(text[named]), _joined(text.drop(columns=named))]
+    return rows["value"].groupby(keys).mean().unstack()
+
+
+def _joined(columns: pd.DataFrame) -> pd.Series:
+    return columns.apply(lambda row: ", ".join(f"{name}={value}" for name, value in row.items()), axis=1)
