@@ -150,3 +150,77 @@ def ends_well(slug: str, settings: Mapping[str, Any], sweep: Sweep) -> dict[str,
 @pytest.mark.parametrize("slug", SLUGS)
 def test_settings_at_random_run_to_the_end_or_are_refused_by_name(slug, number, sweep):
     ends_well(slug, settings_of(slug, number), sweep)
+
+
+REFUSED = [
+    ("fedoui", {"per_round": 30}, "'per_round' is 30; at most 20, the clients"),
+    ("fedoui", {"methods": []}, r"'methods' is \[\]; give at least one"),
+    ("fedoui", {"train_size": 2000}, "train_size must leave some of the 1797 digits over"),
+    ("ouidecay", {"gaps": [6, 61]}, r"'gaps' is \[6, 61\]; a run has 60 steps"),
+    ("ouidecay", {"train_size": 49, "batch_size": 50}, "a run has 0 steps"),
+    ("regime_change", {"epochs": 4}, "'epochs' is 4; there are 21 steps an epoch"),
+    ("regime_change", {"variants": [{"name": "cosine", "only": ["adam"]}]}, "'variants' .*none takes one"),
+    ("oui_weight_decay", {"image_size": 16}, "'image_size' is 16; images of digits have one size: give 0"),
+    ("oui_weight_decay", {"batch_size": 7}, "'pairs' is 28; a batch of 7 images has 21 pairs"),
+    ("ppo_learning_rate", {"early": 0.12}, "'early' is 0.12; a run is read at multiples of 1/20"),
+    ("ppo_learning_rate", {"recall": [0.9, 1.4]}, "'recall' .*give shares"),
+    ("atypical_clients", {"anomalous": 20}, "'anomalous' is 20; some of the clients, 1 to 19"),
+    ("gemm_mixed_precision", {"networks": ["resnet18"]}, "'networks' .*there are resnet50"),
+]
+
+
+@pytest.mark.parametrize(("slug", "settings", "words"), REFUSED)
+def test_what_cannot_be_run_is_refused_with_the_fix_before_anything_is_computed(slug, settings, words, sweep):
+    with pytest.raises(ValueError, match=words):
+        run(slug, settings)
+    assert not sweep.called
+
+
+def test_fedoui_without_a_rival_judges_what_is_left(sweep):
+    settings = SHORT["fedoui"] | {"methods": ["fedavg", "fedoui"], "settings": [{"protocol": "as_described"}]}
+    names = run("fedoui", settings)
+    assert [figure["name"] for figure in names["study"]._figures] == [
+        *("dynamics", "differences", "gaps", "histogram", "weights", "confounders"),
+    ]
+    metrics = names["study"]._record["result"]["metrics"]
+    assert "area.fedoui.converged_0.1_as_described" in metrics
+    assert not any("alignment" in name or "shuffled" in name for name in metrics)
+
+
+def test_fedoui_without_fedavg_has_nothing_to_compare_with(sweep):
+    names = run("fedoui", SHORT["fedoui"] | {"methods": ["fedprox"], "seeds": [0]})
+    assert {figure["name"] for figure in names["study"]._figures} == {"dynamics", "weights"}
+    assert set(verdicts(names).values()) <= {"not run", "reproduced"}  # the round that is computed again
+
+
+def test_fedsq_with_one_partition_and_no_other_list(sweep):
+    settings = {"settings": [{"alpha": 0.2}], "reckless": [], "proximal": []}
+    names = run("fedsq", SHORT["fedsq"] | settings)
+    assert "best.high_0.2" in names["study"]._record["result"]["metrics"]
+
+
+@pytest.mark.parametrize(("lr", "seeds"), [([1e-5], [0, 1]), ([1e-5, 1e-3], [0])])
+def test_ppo_where_nothing_succeeds_or_no_seed_can_be_left_out(lr, seeds, sweep):
+    names = run("ppo_learning_rate", SHORT["ppo_learning_rate"] | {"lr": lr, "seeds": seeds})
+    assert "screening" not in {figure["name"] for figure in names["study"]._figures}
+    metrics = names["study"]._record["result"]["metrics"]
+    assert ("critic_trend.cartpole" in metrics) == (len(lr) > 1)
+    assert ("critic_fall.cartpole" in metrics) == (len(lr) > 1)
+
+
+def test_texts_of_a_cpu_without_dot_products_speak_of_none(sweep, monkeypatch):
+    from ouikit.products import precisions
+
+    here = {arm: rung for arm, rung in precisions.rungs().items() if arm not in ("dot", "tiles")}
+    monkeypatch.setattr(precisions, "rungs", lambda: here)
+    names = run(
+        "gemm_mixed_precision",
+        SHORT["gemm_mixed_precision"] | {"networks": ["bert_large"], "orientations": ["filters × pixels"]},
+    )
+    figures = {figure["name"]: figure["alt"] for figure in names["study"]._figures}
+    assert figures.keys() == {"panels", "ladder", "layers", "roofline", "stages"}
+    for name in ("layers", "roofline", "stages"):
+        assert "dot" not in figures[name].replace("dot per layer", "").replace("Dot plots", "").replace(
+            "all dots", ""
+        )
+    assert verdicts(names)["dot_instruction"] == verdicts(names)["integers_gain"] == "not run"
