@@ -57,7 +57,7 @@ def begin(slug: str, values: Mapping[str, Any], *, may_be_empty: Sequence[str] =
 
     Raises:
         ParameterError: for a value of the wrong type (papermill alone would let it pass), a list without
-            items, or an engine of Flower where the chapter is not federated.
+            items or with one twice, or an engine of Flower where the chapter is not federated.
         PermissionError: if the run folder cannot be written, with the way out.
     """
     chapter = Chapter(slug)
@@ -69,9 +69,12 @@ def begin(slug: str, values: Mapping[str, Any], *, may_be_empty: Sequence[str] =
     if not (run and official):
         run = chapter.spec(chapter.place(given), default_engine())
     study = Study(chapter, run, types, by_hand=not official)
-    for name, parameter in chapter.parameters.items():
-        if parameter.default and name not in may_be_empty:
-            study.require(name, run.parameters[name] != [], f"give at least one, as in {parameter.default!r}")
+    for name, value in run.parameters.items():
+        if isinstance(value, list):
+            default = chapter.parameters[name].default
+            without = name in may_be_empty or not default
+            study.require(name, bool(value) or without, f"give at least one, as in {default!r}")
+            study.require(name, all(value.count(item) == 1 for item in value), "give each item once")
     return study
 
 

@@ -116,6 +116,8 @@ def test_a_parameter_is_refused_by_name_with_its_value_and_the_fix(repo):
 def test_a_list_without_items_is_refused_unless_the_chapter_can_do_without(repo):
     with pytest.raises(ParameterError, match=r"parameter 'seeds' is \[\]; give at least one"):
         play(repo, seeds=[])
+    with pytest.raises(ParameterError, match=r"parameter 'seeds' is \[1, 2, 1\]; give each item once"):
+        play(repo, seeds=[1, 2, 1])
     edit(repo / "chapters" / "toy.ipynb", "globals())", 'globals(), may_be_empty=[\\"seeds\\"])')
     with pytest.raises(ValueError, match="seeds is empty"):  # by the sweep, which cannot
         play(repo, seeds=[])
