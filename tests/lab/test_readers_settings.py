@@ -124,7 +124,8 @@ def _changed(value: Any, rng: random.Random) -> Any:
     """A shorter list with some items changed; a number from half to double."""
     if isinstance(value, list):
         kept = sorted(rng.sample(range(len(value)), rng.randint(min(1, len(value)), len(value))))
-        return [_changed(value[i], rng) if rng.random() < 0.3 else value[i] for i in kept]
+        items = [_changed(value[i], rng) if rng.random() < 0.3 else value[i] for i in kept]
+        return items if all(items.count(item) == 1 for item in items) else [value[i] for i in kept]
     if isinstance(value, dict):
         return {name: _changed(field, rng) for name, field in value.items()}
     if isinstance(value, bool | str):
