@@ -8,6 +8,7 @@ settings, and renders their figures as well.
 
 import os
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from importlib import import_module
@@ -115,7 +116,7 @@ def settings_of(slug: str, number: int) -> dict[str, Any]:
     chapter, rng = Chapter(slug, ROOT), random.Random(f"{slug} {number}")
     base = {name: p.default for name, p in chapter.parameters.items()} | SHORT.get(slug, {})
     while True:
-        found = {name: _changed(value, rng) if rng.random() < 0.5 else value for name, value in base.items()}
+        found = {name: _changed(value, rng) if rng.random() < 0.35 else value for name, value in base.items()}
         if chapter.place(found).scale == "exploratory":
             return found
 
@@ -221,7 +222,5 @@ def test_texts_of_a_cpu_without_dot_products_speak_of_none(sweep, monkeypatch):
     figures = {figure["name"]: figure["alt"] for figure in names["study"]._figures}
     assert figures.keys() == {"panels", "ladder", "layers", "roofline", "stages"}
     for name in ("layers", "roofline", "stages"):
-        assert "dot" not in figures[name].replace("dot per layer", "").replace("Dot plots", "").replace(
-            "all dots", ""
-        )
+        assert not re.search(r"dot products|dot \d", figures[name])
     assert verdicts(names)["dot_instruction"] == verdicts(names)["integers_gain"] == "not run"
