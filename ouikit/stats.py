@@ -3,6 +3,7 @@
 One rule for every interval. The plain bootstrap of a handful of seeds is far too narrow: with five normal
 values a nominal 95 % BCa interval covers their mean in about 83 % of cases, with eight in 89 %. Hence
 
+* n = 0 (an arm that was not run): the estimate is nan, its interval (−∞, ∞); a claim on it is *not run*;
 * n = 1: nothing is known about the spread; the interval is (−∞, ∞);
 * 2 ≤ n < 8: Student's t (Tukey and McLaughlin's form of it for a trimmed mean);
 * n ≥ 8: percentile bootstrap at the expanded level of Hesterberg, "What Teachers Should Know About the
@@ -19,11 +20,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.stats import mstats
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SMALL_N = 8
 RESAMPLES = 4999
@@ -48,6 +53,27 @@ class Estimate:
         return format(self, "")
 
 
+NOTHING = Estimate(math.nan, -math.inf, math.inf, 0)
+
+
+def arm(runs: "DataFrame", *levels: object) -> "DataFrame":
+    """The runs of one arm: those with these levels in the first columns of the index, which are dropped.
+
+    An arm that was not run has no rows, and what is estimated from it has n = 0.
+
+    >>> import pandas as pd
+    >>> index = pd.MultiIndex.from_product([["plain", "decayed"], [0, 1]], names=["arm", "seed"])
+    >>> runs = pd.DataFrame({"accuracy": [0.5, 0.7, 0.8, 0.8]}, index)
+    >>> print(mean_interval(arm(runs, "decayed").accuracy))
+    0.8 [0.8, 0.8], n = 2
+    >>> print(mean_interval(arm(runs, "reversed").accuracy))
+    nan [-inf, inf], n = 0
+    """
+    for level in levels:
+        runs = runs[runs.index.get_level_values(0) == level].droplevel(0)
+    return runs
+
+
 def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean of n independent values (one per seed) with its interval at confidence `level`."""
     return _estimate(values, 0.0, level)
@@ -65,12 +91,15 @@ def interquartile_mean(values: ArrayLike, level: float = 0.95) -> Estimate:
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean of a − b, where a[i] and b[i] share one seed; the interval is that of the differences.
 
-    Pairing removes what a seed does to both arms (initial weights, order of the data).
+    Pairing removes what a seed does to both arms (initial weights, order of the data). Where an arm has no
+    values there is no pair: n = 0.
 
     Raises:
         ValueError: the arms differ in length, so that they cannot be paired.
     """
     first, second = _vector(a, "a"), _vector(b, "b")
+    if not (first.size and second.size):
+        return NOTHING
     if first.size != second.size:
         raise ValueError(
             f"paired_difference needs one value per seed in both arms: got {first.size} and {second.size}"
@@ -131,16 +160,18 @@ def rank_trend(x: ArrayLike, y_by_seed: ArrayLike, level: float = 0.95) -> Estim
     """Mean over seeds of Spearman's rank correlation of y with x, its interval cut to [−1, 1].
 
     Args:
-        x: the k ≥ 2 settings, for example weight decays.
+        x: the k settings, for example weight decays; one alone has no trend, and n is 0.
         y_by_seed: n × k values, one row per seed.
         level: confidence of the interval.
 
     A seed whose y is constant or not finite has no rank correlation: the estimate is then nan.
 
     Raises:
-        ValueError: x is constant or too short, or y_by_seed is not n × k.
+        ValueError: x has one setting several times and no other, or y_by_seed is not n × k.
     """
     settings, y = _vector(x, "x"), np.atleast_2d(np.asarray(y_by_seed, dtype=np.float64))
+    if settings.size < 2:
+        return NOTHING
     if np.unique(settings).size < 2:
         raise ValueError(f"rank_trend needs at least two different settings in x: got {settings.tolist()}")
     if y.ndim != 2 or y.shape[1] != settings.size:
@@ -176,6 +207,8 @@ def settling_step(curve: Sequence[float] | Values, tolerance: float = 0.05, of: 
     if of not in ("final", "range"):
         raise ValueError(f"of must be 'final' or 'range': got {of!r}")
     y = _vector(curve, "curve")
+    if not y.size:
+        raise ValueError("curve is empty, so it has no final value")
     if not math.isfinite(y[-1]):
         return y.size
     with np.errstate(invalid="ignore"):
@@ -186,8 +219,8 @@ def settling_step(curve: Sequence[float] | Values, tolerance: float = 0.05, of: 
 
 def _vector(values: ArrayLike, name: str) -> Values:
     vector = np.asarray(values, dtype=np.float64)
-    if vector.ndim != 1 or vector.size == 0:
-        raise ValueError(f"{name} must be a non-empty list of numbers: got shape {vector.shape}")
+    if vector.ndim != 1:
+        raise ValueError(f"{name} must be a list of numbers: got shape {vector.shape}")
     return vector
 
 
@@ -196,6 +229,8 @@ def _estimate(values: ArrayLike, trim: float, level: float) -> Estimate:
     if not 0 < level < 1:
         raise ValueError(f"level is a probability between 0 and 1, such as 0.95: got {level}")
     x = _vector(values, "values")
+    if not x.size:
+        return NOTHING
     if not np.isfinite(x).all():
         return Estimate(math.nan, -math.inf, math.inf, x.size)
     value = float(stats.trim_mean(x, trim))

@@ -23,7 +23,7 @@ from ouikit.lab.chapter import Chapter, device_kind
 from ouikit.lab.claims import Measured, fragile, judge
 from ouikit.lab.keys import canonical
 from ouikit.lab.paper import Claim
-from ouikit.lab.parameters import resolve
+from ouikit.lab.parameters import ParameterError, resolve
 from ouikit.lab.spec import RunSpec, default_engine, handed_on
 from ouikit.lab.sweep import sweep
 from ouikit.lab.sweep.grid import calls
@@ -52,12 +52,15 @@ def paper_claims(slug: str) -> tables.Shown:
     return tables.promises(Chapter(slug).paper)
 
 
-def begin(slug: str, values: Mapping[str, Any]) -> "Study":
+def begin(slug: str, values: Mapping[str, Any], *, may_be_empty: Sequence[str] = ()) -> "Study":
     """Start a study inside a notebook; `values` are its globals, which hold the parameters.
 
+    Args:
+        may_be_empty: parameters whose list may have no item, beside those whose default has none.
+
     Raises:
-        ParameterError: for a value of the wrong type (papermill alone would let it pass), or an engine of
-            Flower where the chapter is not federated.
+        ParameterError: for a value of the wrong type (papermill alone would let it pass), a list without
+            items or with one twice, or an engine of Flower where the chapter is not federated.
         PermissionError: if the run folder cannot be written, with the way out.
     """
     chapter = Chapter(slug)
@@ -68,7 +71,14 @@ def begin(slug: str, values: Mapping[str, Any]) -> "Study":
     official = run and run.slug == slug and run.parameters == resolve(chapter.parameters, given)
     if not (run and official):
         run = chapter.spec(chapter.place(given), default_engine())
-    return Study(chapter, run, types, by_hand=not official)
+    study = Study(chapter, run, types, by_hand=not official)
+    for name, value in run.parameters.items():
+        if isinstance(value, list):
+            default = chapter.parameters[name].default
+            without = name in may_be_empty or not default
+            study.require(name, bool(value) or without, f"give at least one, as in {default!r}")
+            study.require(name, all(value.count(item) == 1 for item in value), "give each item once")
+    return study
 
 
 class Study:
@@ -112,6 +122,22 @@ class Study:
             raise KeyError(f"{name!r} is no parameter of {self.chapter.slug} that is a list of records")
         cls = parameter.record.make(self._types[parameter.record.name])
         return [cls(**value) for value in self.run.parameters[name]]
+
+    def require(self, name: str, holds: bool, fix: str) -> None:
+        """Refuse the value of a parameter, before anything is computed, unless a condition holds.
+
+        Args:
+            name: the parameter.
+            holds: the condition; what a number must be is best said of the parameters, not of their results.
+            fix: what to give in its place.
+
+        Raises:
+            ParameterError: naming the parameter, its value and the fix.
+            KeyError: for a name that is no parameter.
+        """
+        value = self.run.parameters[name]
+        if not holds:
+            raise ParameterError(f"parameter {name!r} is {value!r}; {fix}")
 
     def uses(self, data: HasChecksum) -> None:
         """Enter a data set's checksum in the record, and in the keys of the sweeps that follow.
@@ -168,7 +194,13 @@ class Study:
         )
 
     def figure(self, drawn: HasThemes, *, name: str, title: str, alt: str, numbers: pd.DataFrame) -> None:
-        """Show a figure in both themes, with its alternative text and its numbers as a table."""
+        """Show a figure in both themes, with its alternative text and its numbers as a table.
+
+        Where these parameters leave nothing to draw (see `ouikit.plots.themed`) a sentence takes its place.
+        """
+        if not drawn.light:
+            display(tables.left_out(title))
+            return
         for theme, svg in (("light", drawn.light), ("dark", drawn.dark)):
             record.write_atomically(self.folder / "figures" / f"{name}-{theme}.svg", svg.encode())
         light, dark = (f"figures/{name}-{theme}.svg" for theme in ("light", "dark"))
@@ -179,12 +211,14 @@ class Study:
         """Judge every claim, write the record, show the paper's numbers beside ours.
 
         A metric given as None cannot be measured on this machine: claims on it are not run and guard nothing.
+        One with n = 0 was not run, as if it were not given.
 
         Raises:
             VerdictChangedError: at a named scale, after the record is written, if one changed.
         """
         measured = {name: Measured.of(value) for name, value in metrics.items() if value is not None}
         impossible = metrics.keys() - measured.keys()
+        measured = {name: found for name, found in measured.items() if found.n != 0}
         claims = [self._judged(claim, measured, impossible) for claim in self.chapter.paper.claims]
         changed = [c for c in claims if c["registered"] and c["verdict"] != c["registered"]]
         self._keep("verdict changed" if changed else "ok", claims, measured)

@@ -220,7 +220,7 @@ def successful(final: pd.Series, arm: pd.Series, floor: pd.Series, share: float 
         share: 0 … 1; the paper's fraction is unknown.
 
     Returns:
-        bool per run; none where the best arm's mean is not above the floor's mean plus its range: nothing
+        bool per run; none where the best arm's mean is not above the floor's mean plus its range. Nothing
         was learnt there, and a share of nothing is not a success.
     """
     best, nothing = (

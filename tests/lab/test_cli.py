@@ -101,6 +101,7 @@ def test_a_new_chapter_runs_at_once(repo):
         ("toy.ipynb", "## Method", "## Methods", "sections must be"),
         ("toy.ipynb", "# A toy paper", "A toy paper", "the first cell must be the title"),
         ("toy.ipynb", "alt=", "alternative=", "no alt text"),
+        ("toy.ipynb", "Words.", "It is 0.71 [0.66, 0.75].", "prose states a result of a run"),
         ("toy.ipynb", "study.provenance()", "%matplotlib inline", "is not plain Python"),
         ("toy.ipynb", "gain: float = 1.0", "gain: float = abs(1)", "parameters cell"),
         ("toy.ipynb", "study.provenance()", "1", "must call provenance() exactly once"),
