@@ -163,9 +163,9 @@ def parts(test: Test) -> Iterator[Test]:
     if not test.printed():
         yield test
         return
-    parts = re.split(r"\s*([<>])\s*", test.against.strip())
-    for i in range(0, len(parts) - 2, 2):
-        yield replace(test, against=" ".join(parts[i : i + 3]))
+    words = re.split(r"\s*([<>])\s*", test.against.strip())
+    for i in range(0, len(words) - 2, 2):
+        yield replace(test, against=" ".join(words[i : i + 3]))
 
 
 def supported(predicate: str | None, against: Any, paper: float | None) -> tuple[float, float] | None:
