@@ -30,8 +30,8 @@ def recognise(table: pd.DataFrame, call: Mapping[str, Any], again: pd.DataFrame)
     spread = old.std()
     told = old.columns.intersection(new.columns)
     told = told[(spread[told] > 0).to_numpy()]
-    for arm, values in new[told].iterrows():
-        distance = ((old[told] - values).abs() / spread[told]).mean(axis=1)
+    for arm in map(str, new.index):
+        distance = ((old[told] - new[told].loc[arm]).abs() / spread[told]).mean(axis=1)
         if arm not in distance:
             raise RowsError(f"computed again, {arm} has rows that the record lacks")
         own, others = distance[arm], distance.drop(arm)
