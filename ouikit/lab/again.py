@@ -4,18 +4,18 @@ No digits are compared: another CPU rounds otherwise, training amplifies that, a
 the code. Arms are what the call and the words among a cell's columns name; those of one seed are compared.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from ouikit.lab.rows import RowsError
+from ouikit.lab.sweep.grid import label
 
 CLEAR = 3.0  # another arm must be so many times nearer
 LITTLE = 0.1  # mean distance, in standard deviations between arms, that rounding may explain
 
 
-def recognise(table: pd.DataFrame, call: Mapping[str, Any], again: pd.DataFrame) -> None:
+def recognise(table: pd.DataFrame, call: dict[str, Any], again: pd.DataFrame) -> None:
     """Compare the rows of a call with what it returned when it was computed again.
 
     Args:
@@ -24,12 +24,14 @@ def recognise(table: pd.DataFrame, call: Mapping[str, Any], again: pd.DataFrame)
         again: the rows of this call, in the same form.
 
     Raises:
-        RowsError: where an arm is clearly nearer to another arm of the record, or has no such arm.
+        RowsError: where an arm is clearly nearer to another of the record, or is not there.
     """
     old, new = _by_arm(table[table["seed"] == call["seed"]], call), _by_arm(again, call)
     spread = old.std()
-    told = old.columns.intersection(new.columns)
-    told = told[(spread[told] > 0).to_numpy()]
+    shared = old.columns.intersection(new.columns)
+    if shared.empty:
+        raise RowsError(f"computed again, {label(call)} has nothing in common with the record")
+    told = shared[(spread[shared] > 0).to_numpy()]  # what is equal for all arms, or of one arm, tells nothing
     for arm in map(str, new.index):
         distance = ((old[told] - new[told].loc[arm]).abs() / spread[told]).mean(axis=1)
         if arm not in distance:
@@ -39,7 +41,7 @@ def recognise(table: pd.DataFrame, call: Mapping[str, Any], again: pd.DataFrame)
             raise RowsError(f"computed again, {arm} is what the record calls {others.idxmin()}")
 
 
-def _by_arm(rows: pd.DataFrame, call: Mapping[str, Any]) -> pd.DataFrame:
+def _by_arm(rows: pd.DataFrame, call: dict[str, Any]) -> pd.DataFrame:
     """Values by arm (rows) and by what is measured, and when (columns)."""
     numbers = rows.select_dtypes("number").columns
     text = rows.astype(dict.fromkeys(numbers, float)).drop(columns=["seed", "value"]).astype(str)
