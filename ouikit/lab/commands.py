@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument(
         "--again",
         action="store_true",
-        help="with --records, compute one cell of each of their sweeps again, taken at random (minutes)",
+        help="as --records, and compute one cell of each of their sweeps again, taken at random (minutes)",
     )
     add.set_defaults(do=_check)
 
@@ -231,9 +231,10 @@ def _check(args: argparse.Namespace) -> int:
     for chapter in chosen:
         if args.fix:
             notebook.normalise(chapter.path)
-        found += check.problems(chapter)
-        if args.records:
-            found += _record_problems(chapter, args.fix, args.again)
+        lines = check.problems(chapter)
+        if (args.records or args.again) and not lines:
+            lines = _record_problems(chapter, args.fix, args.again)
+        found += lines
     for line in found:
         print(line, file=sys.stderr)
     print(f"{len(chosen)} chapters checked, {len(found)} problems")
