@@ -26,7 +26,16 @@ def recognise(table: pd.DataFrame, call: dict[str, Any], again: pd.DataFrame) ->
     Raises:
         RowsError: where an arm is clearly nearer to another of the record, or is not there.
     """
-    old, new = _by_arm(table[table["seed"] == call["seed"]], call), _by_arm(again, call)
+    numbers = table.select_dtypes("number").columns.drop(["seed", "value"])
+    arm_of = [
+        name
+        for name in table.columns.drop(["seed", "metric", "value"])
+        if name in call or name not in numbers
+    ]
+    old, new = (
+        _by_arm(rows.reindex(columns=table.columns), arm_of, numbers)
+        for rows in (table[table["seed"] == call["seed"]], again)
+    )
     spread = old.std()
     shared = old.columns.intersection(new.columns)
     if shared.empty:
@@ -41,12 +50,10 @@ def recognise(table: pd.DataFrame, call: dict[str, Any], again: pd.DataFrame) ->
             raise RowsError(f"computed again, {arm} is what the record calls {others.idxmin()}")
 
 
-def _by_arm(rows: pd.DataFrame, call: dict[str, Any]) -> pd.DataFrame:
+def _by_arm(rows: pd.DataFrame, arm_of: list[str], numbers: pd.Index) -> pd.DataFrame:
     """Values by arm (rows) and by what is measured, and when (columns)."""
-    numbers = rows.select_dtypes("number").columns
-    text = rows.astype(dict.fromkeys(numbers, float)).drop(columns=["seed", "value"]).astype(str)
-    named = [name for name in text if name in call or (name not in numbers and name != "metric")]
-    keys = [_joined(text[named]), _joined(text.drop(columns=named))]
+    text = rows.astype(dict.fromkeys(numbers, float)).drop(columns=["seed", "value"])  # 1 is 1.0
+    keys = [_joined(text[arm_of]), _joined(text.drop(columns=arm_of))]
     return rows["value"].groupby(keys).mean().unstack()
 
 

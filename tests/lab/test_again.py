@@ -43,6 +43,17 @@ def test_what_only_one_of_both_measured_is_left_out():
     recognise(TABLE, CALL, today[today["step"] > 2])
 
 
+def test_the_columns_of_other_calls_of_the_sweep_do_not_matter():
+    beside = pd.DataFrame(
+        {"part": "beside", "eta": [0.1, 1.0], "metric": "y", "value": [1.0, 2.0], "seed": 1}
+    )
+    table = pd.concat([TABLE.assign(part="main"), beside], ignore_index=True)
+    recognise(table, CALL | {"part": "main"}, cell(**CALL).assign(part="main"))
+    swapped = table.assign(arm=table["arm"].replace({"fixed": "steered", "steered": "fixed"}))
+    with pytest.raises(RowsError, match="is what the record calls"):
+        recognise(swapped, CALL | {"part": "main"}, cell(**CALL).assign(part="main"))
+
+
 def test_an_arm_that_the_record_lacks_is_named():
     with pytest.raises(RowsError, match=r"arm=steered, lr=0\.1 has rows that the record lacks"):
         recognise(TABLE[TABLE["arm"] == "fixed"], CALL, cell(**CALL))
