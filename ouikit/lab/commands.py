@@ -17,6 +17,7 @@ from loky import cpu_count
 
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
 from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder, slugs
+from ouikit.lab.paper import OUR_OWN
 from ouikit.lab.parameters import ParameterError
 from ouikit.lab.progress import BookProgress
 from ouikit.lab.run import Run, RunError, execute, find, last_cost, publish
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument(
         "--again",
         action="store_true",
-        help="with --records, compute one cell of each of their sweeps again, taken at random (minutes)",
+        help="as --records, and compute one cell of each of their sweeps again, taken at random (minutes)",
     )
     add.set_defaults(do=_check)
 
@@ -165,10 +166,12 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _state(chapter: Chapter) -> str:
+    """How many of the paper's own claims the run at reduced scale reproduced."""
     run = find(chapter, chapter.spec(chapter.resolve()))
     if run is None:
         return "not run yet, or failed"
-    verdicts = [claim["verdict"] for claim in run.record["result"]["claims"]]
+    papers = {claim.id for claim in chapter.paper.claims if claim.source not in OUR_OWN}
+    verdicts = [claim["verdict"] for claim in run.record["result"]["claims"] if claim["id"] in papers]
     return f"{verdicts.count('reproduced')} of {len(verdicts)} reproduced"
 
 
@@ -228,9 +231,10 @@ def _check(args: argparse.Namespace) -> int:
     for chapter in chosen:
         if args.fix:
             notebook.normalise(chapter.path)
-        found += check.problems(chapter)
-        if args.records:
-            found += _record_problems(chapter, args.fix, args.again)
+        lines = check.problems(chapter)
+        if (args.records or args.again) and not lines:
+            lines = _record_problems(chapter, args.fix, args.again)
+        found += lines
     for line in found:
         print(line, file=sys.stderr)
     print(f"{len(chosen)} chapters checked, {len(found)} problems")

@@ -1,7 +1,9 @@
 """Committed records, derived again: today's notebook and claims, on the rows that a record keeps.
 
 What a record says of its run (scale, parameters, seeds), of its metrics (value, interval, n) and of its
-claims (sentence, test, verdict) must follow from its rows, so that no number can be written by hand.
+claims (sentence, test, verdict) must follow from its rows, so that no number can be written by hand. What a
+notebook computes beside its sweeps is computed again. Not derived are the figures, the cost, and what made
+the run.
 """
 
 import ast
