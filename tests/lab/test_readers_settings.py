@@ -42,7 +42,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "tasks": [{"name": "cartpole", "env": "CartPole-v1", "steps": 6000}], "lr": [1e-5, 1e-3, 3e-3, 1e-1],
         "probe": 64,
     },
-    "regime_change": {"epochs": 12, "train_size": 800, "samples": 16, "directions": 3},
+    "regime_change": {"epochs": 6, "train_size": 1500, "samples": 16, "directions": 3},
 }  # fmt: skip
 
 
