@@ -3,6 +3,7 @@
 One rule for every interval. The plain bootstrap of a handful of seeds is far too narrow: with five normal
 values a nominal 95 % BCa interval covers their mean in about 83 % of cases, with eight in 89 %. Hence
 
+* n = 0 (an arm that was not run): the estimate is nan, its interval (−∞, ∞); a claim on it is *not run*;
 * n = 1: nothing is known about the spread; the interval is (−∞, ∞);
 * 2 ≤ n < 8: Student's t (Tukey and McLaughlin's form of it for a trimmed mean);
 * n ≥ 8: percentile bootstrap at the expanded level of Hesterberg, "What Teachers Should Know About the
@@ -31,6 +32,7 @@ from pandas.api.types import is_numeric_dtype
 from scipy import stats
 from scipy.stats import mstats
 
+
 SMALL_N = 8
 RESAMPLES = 4999
 Values = NDArray[np.float64]
@@ -55,6 +57,26 @@ class Estimate:
         return format(self, "")
 
 
+NOTHING = Estimate(math.nan, -math.inf, math.inf, 0)
+
+
+def arm(runs: pd.DataFrame, *levels: object) -> pd.DataFrame:
+    """The runs of one arm: those with these levels in the first columns of the index, which are dropped.
+
+    An arm that was not run has no rows, and what is estimated from it has n = 0.
+
+    >>> index = pd.MultiIndex.from_product([["plain", "decayed"], [0, 1]], names=["arm", "seed"])
+    >>> runs = pd.DataFrame({"accuracy": [0.5, 0.7, 0.8, 0.8]}, index)
+    >>> print(mean_interval(arm(runs, "decayed").accuracy))
+    0.8 [0.8, 0.8], n = 2
+    >>> print(mean_interval(arm(runs, "reversed").accuracy))
+    nan [-inf, inf], n = 0
+    """
+    for level in levels:
+        runs = runs[runs.index.get_level_values(0) == level].droplevel(0)
+    return runs
+
+
 def mean_interval(values: Numbers, level: float = 0.95) -> Estimate:
     """Mean of n independent values (one per seed) with its interval at confidence `level`."""
     return _estimate(values, 0.0, level)
@@ -73,7 +95,8 @@ def paired_difference(a: Numbers, b: Numbers, level: float = 0.95) -> Estimate:
     """Mean of a − b, where each value of a and its partner in b share one seed.
 
     Pairing removes what a seed does to both arms (initial weights, order of the data); the interval is that
-    of the differences. Series and mappings are paired by their labels, lists and arrays by position.
+    of the differences. Series and mappings are paired by their labels, lists and arrays by position. Where an
+    arm has no values there is no pair: n = 0.
 
     >>> paired_difference({"seed 1": 5.0, "seed 2": 9.0}, {"seed 2": 8.0, "seed 1": 4.0}).value
     1.0
@@ -82,6 +105,8 @@ def paired_difference(a: Numbers, b: Numbers, level: float = 0.95) -> Estimate:
         ValueError: the arms cannot be paired: they differ in length or in their labels, or only one has any.
     """
     first, second = _vector(a, "a"), _vector(b, "b")
+    if not (first.size and second.size):
+        return NOTHING
     if first.size != second.size:
         raise ValueError(
             f"paired_difference needs one value per seed in both arms: got {first.size} and {second.size}"
@@ -143,7 +168,7 @@ def rank_trend(x: Numbers, y_by_seed: ArrayLike, level: float = 0.95) -> Estimat
     """Mean over seeds of Spearman's rank correlation of y with x, its interval cut to [−1, 1].
 
     Args:
-        x: the k ≥ 2 settings, for example weight decays.
+        x: the k settings, for example weight decays; one alone has no trend, and n is 0.
         y_by_seed: n × k values, one row per seed. The columns of a DataFrame are matched with x: its labels
             if it has any, or its values.
         level: confidence of the interval.
@@ -151,9 +176,12 @@ def rank_trend(x: Numbers, y_by_seed: ArrayLike, level: float = 0.95) -> Estimat
     A seed whose y is constant or not finite has no rank correlation: the estimate is then nan.
 
     Raises:
-        ValueError: x is constant or too short, or y_by_seed is not n × k or has columns of other names.
+        ValueError: x has one setting several times and no other, or y_by_seed is not n × k or has columns of
+            other names.
     """
     settings, y = _vector(x, "x"), np.atleast_2d(_real(y_by_seed, "y_by_seed"))
+    if settings.size < 2:
+        return NOTHING
     if np.unique(settings).size < 2:
         raise ValueError(f"rank_trend needs at least two different settings in x: got {settings.tolist()}")
     if y.ndim != 2 or y.shape[1] != settings.size:
@@ -192,6 +220,8 @@ def settling_step(curve: Numbers, tolerance: float = 0.05, of: str = "final") ->
     y, steps = _vector(curve, "curve"), _labels(curve)
     if steps is not None and is_numeric_dtype(steps) and not steps.is_monotonic_increasing:
         raise ValueError(f"the curve's index is not in order, {_few(steps)}: sort it first")
+    if not y.size:
+        raise ValueError("curve is empty, so it has no final value")
     if not math.isfinite(y[-1]):
         return y.size
     with np.errstate(invalid="ignore"):
@@ -202,8 +232,8 @@ def settling_step(curve: Numbers, tolerance: float = 0.05, of: str = "final") ->
 
 def _vector(values: Numbers, name: str) -> Values:
     vector = _real(list(values.values()) if isinstance(values, Mapping) else values, name)
-    if vector.ndim != 1 or vector.size == 0:
-        raise ValueError(f"{name} must be a non-empty list of numbers: got shape {vector.shape}")
+    if vector.ndim != 1:
+        raise ValueError(f"{name} must be a list of numbers: got shape {vector.shape}")
     return vector
 
 
@@ -278,6 +308,8 @@ def _estimate(values: Numbers, trim: float, level: float) -> Estimate:
     if not 0 < level < 1:
         raise ValueError(f"level is a probability between 0 and 1, such as 0.95: got {level}")
     x = _vector(values, "values")
+    if not x.size:
+        return NOTHING
     if not np.isfinite(x).all():
         return Estimate(math.nan, -math.inf, math.inf, x.size)
     value = float(stats.trim_mean(x, trim))

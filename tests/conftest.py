@@ -110,6 +110,16 @@ def one_thread():
         yield
 
 
+def play(root: Path, **overrides) -> dict:
+    """Run the toy chapter's code cells in this process, as papermill would with these parameters."""
+    names: dict = {"__name__": "__main__"}
+    for source in notebook.code_cells(notebook.read(root / "chapters" / "toy.ipynb")):
+        exec(source, names)
+        if source.startswith("gain:"):
+            names |= overrides
+    return names
+
+
 def edit(path: Path, old: str, new: str) -> None:
     """Replace text that must be there."""
     text = path.read_text()

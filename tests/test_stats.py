@@ -339,11 +339,33 @@ def test_text() -> None:
     assert str(stats.mean_interval([2])) == "2 [-inf, inf], n = 1"
 
 
+def test_what_was_not_run_has_no_estimate_and_n_is_0() -> None:
+    nothing = Estimate(math.nan, -math.inf, math.inf, 0)
+    for found in (
+        stats.mean_interval([]),
+        stats.interquartile_mean([]),
+        stats.paired_difference([], [1, 2]),
+        stats.paired_difference([1, 2], []),
+        stats.rank_trend([0.1], [[1], [2]]),
+    ):
+        assert str(found) == str(nothing)
+    with pytest.raises(ValueError, match="empty"):
+        stats.settling_step([])
+
+
+def test_an_arm_is_found_by_its_levels_and_is_empty_where_it_was_not_run() -> None:
+    levels = [["a", "b"], ["plain", "decayed"], [0, 1]]
+    index = pd.MultiIndex.from_product(levels, names=["task", "arm", "seed"])
+    runs = pd.DataFrame({"loss": range(8)}, index)
+    assert stats.arm(runs, "b", "plain").loss.to_dict() == {0: 4, 1: 5}
+    assert stats.arm(runs, "b").index.names == ["arm", "seed"]
+    assert stats.arm(runs, "b", "reversed").empty
+    assert stats.arm(runs, "c", "plain").columns.tolist() == ["loss"]
+
+
 def test_wrong_input() -> None:
     with pytest.raises(ValueError, match="got 2 and 3"):
         stats.paired_difference([1, 2], [1, 2, 3])
-    with pytest.raises(ValueError, match="non-empty"):
-        stats.mean_interval([])
     with pytest.raises(ValueError, match=r"\(2, 1\)"):
         stats.mean_interval([[1], [2]])
     with pytest.raises(ValueError, match="95"):

@@ -216,6 +216,15 @@ def test_the_citation_file_says_of_its_papers_what_their_yaml_says():
         assert entry in written, f"{entry['title']}: run `make book`, which writes the references anew"
 
 
+def test_the_api_pages_print_no_sentence_as_a_type():
+    """What stands before a colon in the first line of `Returns:` is taken for the type that is returned."""
+    for path in (path for room in ("ouikit", "kernels/ouigemm") for path in (ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                for line in re.findall(r"^(?:Returns|Yields):\n +(.*)$", ast.get_docstring(node) or "", re.M):
+                    assert ":" not in re.sub(r"`[^`]*`", "", line), f"{path.name}, {node.name}: {line}"
+
+
 def test_no_file_speaks_of_one_machine():
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

@@ -18,7 +18,17 @@ from ouikit.data import cifar, digits, glyphs, imagenet, tiny_imagenet
 from ouikit.data.dataset import Dataset, Images, Split, randomise_labels
 from ouikit.data.files import DataError, MissingDataError
 
-__all__ = ["DataError", "Dataset", "Images", "MissingDataError", "Split", "load", "names", "randomise_labels"]
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Images",
+    "MissingDataError",
+    "Split",
+    "load",
+    "names",
+    "options_of",
+    "randomise_labels",
+]
 
 _READERS: dict[str, Callable[..., Dataset]] = {
     "digits": digits.read,
@@ -33,6 +43,14 @@ _READERS: dict[str, Callable[..., Dataset]] = {
 def names() -> list[str]:
     """The names that `load` knows."""
     return list(_READERS)
+
+
+def options_of(name: str) -> list[str]:
+    """The options of the set called `name`, beside what `load` takes for all. Raises KeyError as `load`."""
+    if name not in _READERS:
+        near = get_close_matches(name, _READERS, n=2) or names()
+        raise KeyError(f"no data set {name!r}; did you mean {' or '.join(near)}?")
+    return [option for option in inspect.signature(_READERS[name]).parameters if option != "root"]
 
 
 def load(
@@ -58,11 +76,7 @@ def load(
         MissingDataError: files are not there (a FileNotFoundError naming each file and its source).
         DataError: a file is corrupt, or is not the published one (a ValueError).
     """
-    if name not in _READERS:
-        near = get_close_matches(name, _READERS, n=2) or names()
-        raise KeyError(f"no data set {name!r}; did you mean {' or '.join(near)}?")
-    reader = _READERS[name]
-    accepted = [option for option in inspect.signature(reader).parameters if option != "root"]
+    reader, accepted = _READERS[name], options_of(name)
     for option in options:
         if option not in accepted:
             raise TypeError(f"{name} has no option {option!r}; it has {', '.join(accepted) or 'none'}")

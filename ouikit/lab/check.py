@@ -1,6 +1,7 @@
 """The form of a chapter: what must hold before it is run, so that twenty chapters read as one book."""
 
 import ast
+import re
 from collections.abc import Iterator
 
 from ouikit.lab import notebook, parameters
@@ -19,6 +20,7 @@ SECTIONS = [
     "Provenance and cite",
 ]
 LONGEST_CELL = 15
+INTERVAL = re.compile(r"\d \[[-−]?\d[\d.]*, [-−]?\d[\d.]*\]")  # as in 0.71 [0.66, 0.75]
 
 
 def problems(chapter: Chapter) -> list[str]:
@@ -40,6 +42,9 @@ def _form(chapter: Chapter) -> Iterator[str]:
         yield "the first cell must be the title, `# …`"
     if headings != SECTIONS:
         yield f"sections must be {SECTIONS}; they are {headings}"
+    for source in prose:
+        if measured := INTERVAL.search(source):
+            yield f"prose states a result of a run, which the next run may change: {measured[0]}"
     if not notebook.normalise(chapter.path, check=True):
         yield f"not in normal form (outputs or metadata); run `ouikit check --fix {chapter.slug}`"
 

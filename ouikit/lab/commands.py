@@ -16,6 +16,7 @@ from loky import cpu_count
 
 from ouikit.lab import check, keys, notebook, record, scaffold, tables
 from ouikit.lab.chapter import Chapter, UnknownNameError, chapters, runs_folder, slugs
+from ouikit.lab.paper import OUR_OWN
 from ouikit.lab.parameters import ParameterError, Parameters, nearest
 from ouikit.lab.progress import BookProgress
 from ouikit.lab.run import Run, RunError, execute, find, last_cost, publish
@@ -81,6 +82,17 @@ def _parser() -> argparse.ArgumentParser:
     add = commands.add_parser("check", help="the form of chapters, without running them")
     add.add_argument("slug", nargs="*", help="default: all")
     add.add_argument("--fix", action="store_true", help="rewrite notebooks in normal form first")
+    add.add_argument(
+        "--records",
+        action="store_true",
+        help="derive committed records again from their rows as well (about a minute); with --fix, first let "
+        "them say what today's notebook and claims make of these rows",
+    )
+    add.add_argument(
+        "--again",
+        action="store_true",
+        help="as --records, and compute one cell of each of their sweeps again, taken at random (minutes)",
+    )
     add.set_defaults(do=_check)
 
     add = commands.add_parser("new", help="write a new chapter pair that runs at once")
@@ -153,10 +165,12 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _state(chapter: Chapter) -> str:
+    """How many of the paper's own claims the run at reduced scale reproduced."""
     run = find(chapter, chapter.spec(chapter.resolve()))
     if run is None:
         return "not run yet, or failed"
-    verdicts = [claim["verdict"] for claim in run.record["result"]["claims"]]
+    papers = {claim.id for claim in chapter.paper.claims if claim.source not in OUR_OWN}
+    verdicts = [claim["verdict"] for claim in run.record["result"]["claims"] if claim["id"] in papers]
     return f"{verdicts.count('reproduced')} of {len(verdicts)} reproduced"
 
 
@@ -217,11 +231,29 @@ def _check(args: argparse.Namespace) -> int:
     for chapter in chosen:
         if args.fix:
             notebook.normalise(chapter.path)
-        found += check.problems(chapter)
+        lines = check.problems(chapter)
+        if (args.records or args.again) and not lines:
+            lines = _record_problems(chapter, args.fix, args.again)
+        found += lines
     for line in found:
         print(line, file=sys.stderr)
     print(f"{len(chosen)} chapters checked, {len(found)} problems")
     return 1 if found else 0
+
+
+def _record_problems(chapter: Chapter, fix: bool, again: bool) -> list[str]:
+    from ouikit.lab import derive  # which imports pandas
+
+    found = []
+    for folder in derive.committed(chapter):
+        try:
+            if fix:
+                derive.rewrite(chapter, folder)
+            else:
+                found += derive.problems(chapter, folder, again=again)
+        except derive.DerivationError as error:
+            found.append(str(error))
+    return found
 
 
 def _new(args: argparse.Namespace) -> int:

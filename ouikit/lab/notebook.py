@@ -35,6 +35,13 @@ def code_cells(nb: nbformat.NotebookNode) -> list[str]:
     return [cell.source for cell in own_cells(nb)]
 
 
+def up_to_parameters(nb: nbformat.NotebookNode) -> tuple[list[str], list[str]]:
+    """Sources of the code cells up to the one tagged `parameters`, and of those after it."""
+    (at,) = [i for i, cell in enumerate(own_cells(nb)) if "parameters" in _tags(cell)]
+    sources = code_cells(nb)
+    return sources[: at + 1], sources[at + 1 :]
+
+
 def long_cells(nb: nbformat.NotebookNode, most: int) -> list[tuple[int, int]]:
     """Index and lines of the code cells with more than `most` lines that a reader sees.
 

@@ -1,5 +1,6 @@
 """Run records: what was run, what came out, and what made it. JSON to diff, Parquet to draw."""
 
+import hashlib
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from typing import Any
 from ouikit.lab import keys
 
 SCHEMA = 1
+ROWS = "rows.parquet"  # beside `record.json`: what the sweeps of the run returned
 ISA = (
     *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
     *("asimd", "asimddp", "i8mm", "sve"),
@@ -117,6 +119,12 @@ def read(folder: Path) -> dict[str, Any]:
         if not isinstance(record.get(part), dict):
             raise RecordError(f"{path}: has no part {part!r}")
     return record
+
+
+def rows_digest(folder: Path) -> str:
+    """SHA-256 of a run's rows. Raises FileNotFoundError where there are none."""
+    with (folder / ROWS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def finite(value: Any) -> Any:

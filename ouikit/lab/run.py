@@ -119,8 +119,8 @@ def publish(run: Run, root: Path) -> Path:
 
 
 @contextmanager
-def handing_on(root: Path, spec: RunSpec) -> Iterator[None]:
-    """What the kernel finds: its run, and the IPython profile that leaves progress to the terminal.
+def handing_on(root: Path, spec: RunSpec, **more: str) -> Iterator[None]:
+    """What the kernel finds: its run, the IPython profile that leaves progress to the terminal, and `more`.
 
     OUIKIT_ENGINE is for notebooks that are run by hand, and for the cells of engines of Flower.
     """
@@ -130,6 +130,7 @@ def handing_on(root: Path, spec: RunSpec) -> Iterator[None]:
         "IPYTHONDIR": str(root / "ci" / "ipython"),
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": "1",
+        **more,
     }
     before = {name: os.environ.get(name) for name in wanted}
     try:

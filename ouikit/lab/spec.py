@@ -19,7 +19,12 @@ class EngineError(ValueError):
 
 @dataclass(frozen=True)
 class Engine:
-    """Where cells are computed: `local`, `dask`, `flower-sim` (Ray), `flower`; and a server's address."""
+    """Where cells are computed: `local`, `dask`, `flower-sim` (Ray), `flower`; and a server's address.
+
+    `record` computes nothing: it reads the rows of the record in the folder that `address` names (where a run
+    has `force`, it computes one cell of each sweep again and compares). The laboratory derives committed
+    records with it; the command line does not know it.
+    """
 
     kind: str = "local"
     address: str = ""

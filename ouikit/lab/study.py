@@ -8,6 +8,7 @@ After the parameters cell::
     study.report({"best.oui": estimate})  # raises when a registered verdict changed
 """
 
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
@@ -16,14 +17,16 @@ from typing import Any, Protocol
 import pandas as pd
 from IPython.display import display
 
-from ouikit.lab import record, sources, tables
+from ouikit.lab import record, rows, sources, tables
+from ouikit.lab.again import recognise
 from ouikit.lab.chapter import Chapter, device_kind
 from ouikit.lab.claims import Measured, fragile, judge
 from ouikit.lab.keys import canonical
 from ouikit.lab.paper import Claim
-from ouikit.lab.parameters import resolve
+from ouikit.lab.parameters import ParameterError, resolve
 from ouikit.lab.spec import RunSpec, default_engine, handed_on
 from ouikit.lab.sweep import sweep
+from ouikit.lab.sweep.grid import calls
 
 
 class VerdictChangedError(AssertionError):
@@ -49,12 +52,15 @@ def paper_claims(slug: str) -> tables.Shown:
     return tables.promises(Chapter(slug).paper)
 
 
-def begin(slug: str, values: Mapping[str, Any]) -> "Study":
+def begin(slug: str, values: Mapping[str, Any], *, may_be_empty: Sequence[str] = ()) -> "Study":
     """Start a study inside a notebook; `values` are its globals, which hold the parameters.
 
+    Args:
+        may_be_empty: parameters whose list may have no item, beside those whose default has none.
+
     Raises:
-        ParameterError: for a value of the wrong type (papermill alone would let it pass), or an engine of
-            Flower where the chapter is not federated.
+        ParameterError: for a value of the wrong type (papermill alone would let it pass), a list without
+            items or with one twice, or an engine of Flower where the chapter is not federated.
         PermissionError: if the run folder cannot be written, with the way out.
     """
     chapter = Chapter(slug)
@@ -65,7 +71,14 @@ def begin(slug: str, values: Mapping[str, Any]) -> "Study":
     official = run and run.slug == slug and run.parameters == resolve(chapter.parameters, given)
     if not (run and official):
         run = chapter.spec(chapter.place(given), default_engine())
-    return Study(chapter, run, types, by_hand=not official)
+    study = Study(chapter, run, types, by_hand=not official)
+    for name, value in run.parameters.items():
+        if isinstance(value, list):
+            default = chapter.parameters[name].default
+            without = name in may_be_empty or not default
+            study.require(name, bool(value) or without, f"give at least one, as in {default!r}")
+            study.require(name, all(value.count(item) == 1 for item in value), "give each item once")
+    return study
 
 
 class Study:
@@ -81,7 +94,7 @@ class Study:
         self._data: dict[str, str] = {}
         self._files: set[Path] = set()
         self._figures: list[dict[str, str]] = []
-        self._rows: list[pd.DataFrame] = []
+        self._tables: list[pd.DataFrame] = []
         self._cells = {
             "total": 0,
             "computed": 0,
@@ -111,6 +124,22 @@ class Study:
         cls = parameter.record.make(self._types[parameter.record.name])
         return [cls(**value) for value in self.run.parameters[name]]
 
+    def require(self, name: str, holds: bool, fix: str) -> None:
+        """Refuse the value of a parameter, before anything is computed, unless a condition holds.
+
+        Args:
+            name: the parameter.
+            holds: the condition; what a number must be is best said of the parameters, not of their results.
+            fix: what to give in its place.
+
+        Raises:
+            ParameterError: naming the parameter, its value and the fix.
+            KeyError: for a name that is no parameter.
+        """
+        value = self.run.parameters[name]
+        if not holds:
+            raise ParameterError(f"parameter {name!r} is {value!r}; {fix}")
+
     def uses(self, data: HasChecksum) -> None:
         """Enter a data set's checksum in the record, and in the keys of the sweeps that follow.
 
@@ -133,8 +162,27 @@ class Study:
         `here` is for cells that do much in one program: they run in this process, one after the other, which
         saves a worker's start and memory, unless the run says how many workers it wants.
         """
+        if self.run.engine.kind == "record":
+            listed = calls(grid, seeds)
+            table = rows.read(Path(self.run.engine.address), len(self._tables), listed)
+            if self.run.force:
+                call = random.choice(listed)
+                point = {name: value for name, value in call.items() if name != "seed"}
+                recognise(table, call, self._computed(cell, [point], [call["seed"]], title, here))
+        else:
+            table = self._computed(cell, grid, seeds, title, here)
+        for name, count in table.attrs["cells"].items():
+            self._cells[name] += count
+        self._workers_cpu += table.attrs["workers"]["cpu_seconds"]
+        self._workers_peak_mb = max(self._workers_peak_mb, table.attrs["workers"]["peak_memory_mb"])
+        self._tables.append(table)
+        return table.copy()
+
+    def _computed(
+        self, cell: Callable[..., Any], grid: Any, seeds: Sequence[int], title: str, here: bool
+    ) -> pd.DataFrame:
         device = device_kind(self.run.parameters.get("device", "auto"))
-        rows = sweep(
+        return sweep(
             cell,
             grid,
             seeds=seeds,
@@ -145,15 +193,15 @@ class Study:
             force=self.run.force,
             title=title or self.chapter.slug,
         )
-        for name, count in rows.attrs["cells"].items():
-            self._cells[name] += count
-        self._workers_cpu += rows.attrs["workers"]["cpu_seconds"]
-        self._workers_peak_mb = max(self._workers_peak_mb, rows.attrs["workers"]["peak_memory_mb"])
-        self._rows.append(rows)
-        return rows
 
     def figure(self, drawn: HasThemes, *, name: str, title: str, alt: str, numbers: pd.DataFrame) -> None:
-        """Show a figure in both themes, with its alternative text and its numbers as a table."""
+        """Show a figure in both themes, with its alternative text and its numbers as a table.
+
+        Where these parameters leave nothing to draw (see `ouikit.plots.themed`) a sentence takes its place.
+        """
+        if not drawn.light:
+            display(tables.left_out(title))
+            return
         for theme, svg in (("light", drawn.light), ("dark", drawn.dark)):
             record.write_atomically(self.folder / "figures" / f"{name}-{theme}.svg", svg.encode())
         light, dark = (f"figures/{name}-{theme}.svg" for theme in ("light", "dark"))
@@ -164,12 +212,14 @@ class Study:
         """Judge every claim, write the record, show the paper's numbers beside ours.
 
         A metric given as None cannot be measured on this machine: claims on it are not run and guard nothing.
+        One with n = 0 was not run, as if it were not given.
 
         Raises:
             VerdictChangedError: at a named scale, after the record is written, if one changed.
         """
         measured = {name: Measured.of(value) for name, value in metrics.items() if value is not None}
         impossible = metrics.keys() - measured.keys()
+        measured = {name: found for name, found in measured.items() if found.n != 0}
         claims = [self._judged(claim, measured, impossible) for claim in self.chapter.paper.claims]
         changed = [c for c in claims if c["registered"] and c["verdict"] != c["registered"]]
         self._keep("verdict changed" if changed else "ok", claims, measured)
@@ -230,6 +280,7 @@ class Study:
                 "status": status,
                 "claims": claims,
                 "metrics": {name: vars(m) for name, m in measured.items()},
+                "rows": self._kept_rows(),
                 "figures": self._figures,
                 "cells": self._cells,
                 "seconds": round(time.perf_counter() - self._start, 2),
@@ -240,11 +291,14 @@ class Study:
                 self.chapter.root, self.chapter.code, self.chapter.science_key(), data=self._data
             ),
         }
-        if self._rows:
-            rows = pd.concat(self._rows, ignore_index=True)
-            rows.attrs = {}
-            small = rows.to_parquet(index=False, compression="zstd", compression_level=19)
-            record.write_atomically(self.folder / "rows.parquet", small)
         sources.write(self.folder, self._files)
         record.write(new, self.folder)
         self._record = new
+
+    def _kept_rows(self) -> str | None:
+        """Write the rows, unless a record's are read; returns their digest, None where nothing was swept."""
+        if not self._tables:
+            return None
+        if self.run.engine.kind == "record":
+            return record.rows_digest(Path(self.run.engine.address))
+        return rows.write(self.folder, self._tables)

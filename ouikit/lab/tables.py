@@ -227,6 +227,12 @@ def figure(light: str, dark: str, title: str, alt: str, numbers: "pd.DataFrame")
     return Shown(html, f"{plain(title)}: {alt}")
 
 
+def left_out(title: str) -> Shown:
+    """What stands in the place of a figure for which nothing was run."""
+    text = f"Left out, because these parameters give nothing to draw: {plain(title)}."
+    return Shown(f'<p class="ouikit-left-out">{escape(text)}</p>', text)
+
+
 def threads(made: Mapping[str, Any]) -> str:
     """`1 thread`, `2 threads`."""
     return f"{made['threads']} thread" + ("" if made["threads"] == 1 else "s")

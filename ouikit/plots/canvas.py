@@ -15,6 +15,10 @@ from ouikit.plots.style import Theme, colour, style
 Ticks = Sequence[float] | Mapping[float, str]
 
 
+class NothingToDrawError(ValueError):
+    """A figure without a level, an estimate or a row."""
+
+
 @dataclass(frozen=True)
 class Themed:
     """One figure as two SVG documents that differ in colours only."""
@@ -26,9 +30,15 @@ class Themed:
 def themed(draw: Callable[[], Figure]) -> Themed:
     """Run `draw` once per theme and keep the two SVGs; equal figures give equal bytes.
 
+    Both are empty where there is nothing to draw (`forest` without estimates, `curves` without rows, `panels`
+    without levels).
+
     Raises TypeError when `draw` does not return the figure that it drew.
     """
-    return Themed(_svg(draw, "light"), _svg(draw, "dark"))
+    try:
+        return Themed(_svg(draw, "light"), _svg(draw, "dark"))
+    except NothingToDrawError:
+        return Themed("", "")
 
 
 def _svg(draw: Callable[[], Figure], theme: Theme) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ouikit.plots.canvas import Ticks, set_ticks
+from ouikit.plots.canvas import NothingToDrawError, Ticks, set_ticks
 from ouikit.plots.labels import Names, in_order, text_of
 from ouikit.plots.lines import References, band, references
 from ouikit.plots.panels import panels
@@ -54,7 +54,8 @@ def forest(
     - the rest goes to `panels`: `columns`, `width`, `height`, `xlabel`, `sharex`, `xscale`, `xlim`, `legend`.
 
     An interval whose end is infinite, or not positive on a logarithmic axis, reaches the edge of the panel;
-    what is nan is not drawn. Raises KeyError for a missing column and ValueError when there is no estimate.
+    what is nan is not drawn, and an estimate of n = 0 values takes no row. Raises KeyError for a missing
+    column and NothingToDrawError when there is no estimate.
 
     >>> from ouikit.stats import mean_interval
     >>> gains = pd.DataFrame({"arm": ["a", "a", "b", "b"], "value": [0.1, 0.2, 0.4, 0.5]})
@@ -101,8 +102,10 @@ def _table(estimates: pd.DataFrame | pd.Series, by: Mapping[str, Column | None])
     """Columns row, hue, panel (levels, or None), hollow, value, low, high; one line per estimate."""
     if isinstance(estimates, pd.Series):
         estimates = pd.DataFrame([vars(e) for e in estimates], index=estimates.index).reset_index()
+    if "n" in estimates:
+        estimates = estimates[estimates["n"] != 0]
     if estimates.empty:
-        raise ValueError("forest needs at least one estimate")
+        raise NothingToDrawError("forest needs at least one estimate")
     asked = [
         name for column in by.values() if column for name in ([column] if isinstance(column, str) else column)
     ]

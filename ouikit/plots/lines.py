@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ouikit.plots.canvas import Ticks, set_ticks
+from ouikit.plots.canvas import NothingToDrawError, Ticks, set_ticks
 from ouikit.plots.labels import Names, in_order, label_ends, text_of
 from ouikit.plots.panels import panels
 from ouikit.plots.style import Colours, colour, colours_of, readable
@@ -63,7 +63,8 @@ def curves(
     - the rest goes to `panels`: `columns`, `width`, `height`, `xlabel`, `ylabel`, `sharex` (default True),
       `sharey` (default True unless the panels are metrics), `xscale`, `ylim`.
 
-    Raises KeyError for a missing column and ValueError for a metric that is not in the table.
+    Raises KeyError for a missing column, ValueError for a metric that is not in the table, and
+    NothingToDrawError for a table without rows.
 
     >>> rows = pd.DataFrame({"lr": [0.1, 0.2] * 4, "seed": [0, 0, 1, 1] * 2,
     ...                      "metric": ["loss"] * 4 + ["oui"] * 4,
@@ -180,6 +181,8 @@ def _over_seeds(rows: pd.DataFrame, x: str, summary: Summary) -> tuple[pd.Series
 
 def _rows_of(rows: pd.DataFrame, metric: str | Sequence[str] | None, columns: Sequence[str]) -> pd.DataFrame:
     """The rows of the metrics asked for, in the order in which they were asked for."""
+    if rows.empty:
+        raise NothingToDrawError("a line needs at least one row")
     for column in [*columns, *(["metric"] if metric else [])]:
         if column not in rows:
             near = get_close_matches(column, list(rows.columns)) or list(rows.columns)

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ouikit.plots.canvas import canvas
+from ouikit.plots.canvas import NothingToDrawError, canvas
 from ouikit.plots.labels import Names, text_of
 
 LEGEND_ROW = 0.26  # inches
@@ -39,7 +39,7 @@ def panels(
     - legend: above the panels, one entry for each distinct `label=` that was drawn in any of them;
     - axes: keywords of `Axes.set` for every panel before it is drawn (`xscale`, `ylim`, ...).
 
-    Raises ValueError when there is no level.
+    Raises NothingToDrawError when there is no level.
 
     >>> figure = panels(["relu", "tanh"], lambda axis, gate: axis.plot([0, 1], label=gate), xlabel="epoch")
     >>> [axis.get_title() for axis in figure.axes], len(figure.legends)
@@ -47,7 +47,7 @@ def panels(
     """
     levels = list(levels)
     if not levels:
-        raise ValueError("panels needs at least one level")
+        raise NothingToDrawError("panels needs at least one level")
     columns = min(columns, len(levels))
     rows = -(-len(levels) // columns)
     shared = {"sharex": sharex, "sharey": sharey, "squeeze": False}

@@ -60,8 +60,7 @@ class Fitted:
 
     def keeps(self, runs: pd.DataFrame) -> Mask:
         """One bool per run."""
-        values = runs[self.column].to_numpy(dtype=float)
-        return np.isfinite(values) & (values >= self.low) & (values < self.high)
+        return _masks([self], runs)[0]
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Rule:
                     f"no column {condition.column!r} in the runs: there are {', '.join(map(str, runs))}"
                 )
         options = [condition.candidates(runs[condition.column]) for condition in self.conditions]
-        masks = [np.array([option.keeps(runs) for option in each]) for each in options]
+        masks = [_masks(each, runs) for each in options]
         best = _best(masks, good, math.ceil(recall * good.sum() - 1e-9))
         return tuple(each[index] for each, index in zip(options, best, strict=True))
 
@@ -221,7 +220,7 @@ def successful(final: pd.Series, arm: pd.Series, floor: pd.Series, share: float 
         share: 0 … 1; the paper's fraction is unknown.
 
     Returns:
-        bool per run; none where the best arm's mean is not above the floor's mean plus its range: nothing
+        bool per run; none where the best arm's mean is not above the floor's mean plus its range. Nothing
         was learnt there, and a share of nothing is not a success.
     """
     best, nothing = (
@@ -245,6 +244,13 @@ def _cuts(values: pd.Series) -> list[float]:
     if len(middles) > CUTS:
         middles = middles[np.linspace(0, len(middles) - 1, CUTS).round().astype(int)]
     return [-math.inf, *map(float, middles), math.inf]
+
+
+def _masks(options: Sequence[Fitted], runs: pd.DataFrame) -> Mask:
+    """What `Fitted.keeps` says of every run, for options of one quantity: (options, runs)."""
+    values = runs[options[0].column].to_numpy(dtype=float)
+    low, high = (np.array([getattr(one, end) for one in options])[:, None] for end in ("low", "high"))
+    return np.isfinite(values) & (values >= low) & (values < high)
 
 
 def _best(masks: list[Mask], good: Mask, needed: int) -> tuple[int, ...]:

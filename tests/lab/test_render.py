@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -363,6 +364,24 @@ def test_the_largest_scale_that_tested_a_claim_counts(root: Path) -> None:
     assert "1 inconclusive" in text
     assert "reproduced" not in text
     assert "<b>2</b> claims of the papers" in text
+
+
+def test_the_badge_line_names_the_widest_scale_with_its_contradictions(root: Path) -> None:
+    other = PAPER["claims"][0] | {"id": "other"}
+    add_chapter(root, "gates", PAPER | {"claims": [*PAPER["claims"], other]})
+    against = changed(
+        run={"scale": "extended"},
+        result={
+            "claims": [{**CLAIM, "verdict": "contradicted"}, {**CLAIM, "id": "other", "verdict": "not run"}]
+        },
+    )
+    write_run(root / "book" / "results" / "gates" / "extended", against)
+    shelf = shelf_of(root, changed(result={"claims": [CLAIM, {**CLAIM, "id": "other", "verdict": "weaker"}]}))
+    badge = badges.badge_line(shelf.entries[0], shelf.repository)
+    for text in (badge, pages.cards(shelf), pages.results(shelf).partition("<details")[2]):
+        seen = re.findall(r">(\w+ scale|\d \w+)<", text.partition("</summary>")[0])
+        assert seen[:4] == ["Extended scale", "1 contradicted", "Reduced scale", "1 weaker"]
+    assert "reproduced" not in badge
 
 
 def test_controls_and_checks_are_never_counted_as_the_papers(root: Path) -> None:

@@ -3,26 +3,15 @@
 import json
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import edit
+from conftest import edit, play
 
-from ouikit.lab import VerdictChangedError, notebook, record
+from ouikit.lab import VerdictChangedError, record
 from ouikit.lab.chapter import Chapter
 from ouikit.lab.parameters import ParameterError
 from ouikit.lab.spec import HANDED_ON
-
-
-def play(root: Path, **overrides) -> dict:
-    """Run the toy chapter's code cells in this process, as papermill would with these parameters."""
-    names: dict = {"__name__": "__main__"}
-    for source in notebook.code_cells(notebook.read(root / "chapters" / "toy.ipynb")):
-        exec(source, names)
-        if source.startswith("gain:"):
-            names |= overrides
-    return names
 
 
 def test_a_run_leaves_record_rows_and_figures(repo, capsys):
@@ -96,6 +85,38 @@ def test_a_metric_that_is_forgotten_is_a_changed_verdict(repo):
     edit(repo / "chapters" / "toy.ipynb", '"rise\\": {', '"rose\\": {')
     with pytest.raises(VerdictChangedError, match="grows: registered reproduced, now not run"):
         play(repo)
+
+
+def test_a_metric_of_an_arm_that_was_not_run_is_a_changed_verdict_too(repo):
+    edit(repo / "chapters" / "toy.ipynb", 'max(rise), \\"n\\": len(rise)', 'max(rise), \\"n\\": 0')
+    with pytest.raises(VerdictChangedError, match="grows: registered reproduced, now not run"):
+        play(repo)
+
+
+def test_a_parameter_is_refused_by_name_with_its_value_and_the_fix(repo):
+    study = play(repo)["study"]
+    study.require("gain", True, "never said")
+    with pytest.raises(ParameterError, match=r"parameter 'gain' is 1\.0; give at least 2"):
+        study.require("gain", False, "give at least 2")
+    with pytest.raises(KeyError, match="gian"):
+        study.require("gian", False, "give at least 2")
+
+
+def test_a_list_without_items_is_refused_unless_the_chapter_can_do_without(repo):
+    with pytest.raises(ParameterError, match=r"parameter 'seeds' is \[\]; give at least one"):
+        play(repo, seeds=[])
+    with pytest.raises(ParameterError, match=r"parameter 'seeds' is \[1, 2, 1\]; give each item once"):
+        play(repo, seeds=[1, 2, 1])
+    edit(repo / "chapters" / "toy.ipynb", "globals())", 'globals(), may_be_empty=[\\"seeds\\"])')
+    with pytest.raises(ValueError, match="seeds is empty"):  # by the sweep, which cannot
+        play(repo, seeds=[])
+
+
+def test_a_figure_with_nothing_to_draw_is_left_out_in_words(repo, capsys):
+    edit(repo / "chapters" / "toy.ipynb", "<svg>l</svg>", "")
+    study = play(repo)["study"]
+    assert record.read(study.folder)["result"]["figures"] == []
+    assert "Left out, because these parameters give nothing to draw: y." in capsys.readouterr().out
 
 
 def test_an_exploratory_run_never_raises(repo):

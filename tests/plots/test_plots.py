@@ -187,3 +187,27 @@ def test_numbers_in_a_heat_map_can_be_read(theme: str) -> None:
         for text, cell in zip(ax.texts, cells, strict=True):
             assert contrast(text.get_color(), to_hex(cell)) >= 4.5
     plt.close("all")
+
+
+def test_a_figure_with_nothing_to_draw_is_empty_in_both_themes(rows) -> None:
+    """Nothing else is: a column that is not there stays an error."""
+    nothing = rows.iloc[:0]
+    for draw in (
+        lambda: plots.curves(nothing, "step", hue="arm", panel="metric"),
+        lambda: plots.forest(nothing.assign(low=0, high=0), "arm"),
+        lambda: plots.forest(
+            pd.DataFrame({"arm": ["a"], "value": [0.0], "low": [0.0], "high": [0.0], "n": [0]}), "arm"
+        ),
+        lambda: plots.panels([], print),
+    ):
+        assert themed(draw) == plots.Themed("", "")
+    with pytest.raises(KeyError, match="stpe"):
+        themed(lambda: plots.curves(rows, "stpe"))
+
+
+def test_an_estimate_of_nothing_takes_no_row() -> None:
+    gains = pd.DataFrame(
+        {"arm": ["a", "b"], "value": [0.1, np.nan], "low": [0, -np.inf], "high": [1, np.inf], "n": [3, 0]}
+    )
+    (axis,) = plots.forest(gains, "arm").axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a"]

@@ -97,6 +97,7 @@ def mechanism(contributions: Sequence[Entry], holdings: Holdings) -> dict[str, f
     """What the weights did and what OUI correlates with, over all replies of a run.
 
     Returns:
+        Numbers by name.
         rho_examples, rho_norm, rho_entropy, rho_loss: Spearman's rank correlation of OUI with the client's
         number of samples, the norm of its update, the entropy of its labels and its training loss; nan where
         one of them is constant. effective, effective_size: `effective_clients` with these weights and with

@@ -25,13 +25,30 @@ def pill(text: str, kind: str = "", title: str = "") -> str:
     return f'<span class="ouikit-pill {kind}"{hint}>{escape(text)}</span>'
 
 
-def verdict_counts(claims: Iterable[Mapping[str, Any]]) -> str:
+def verdict_counts(verdicts: Iterable[str]) -> str:
     """`6 reproduced` `1 weaker`, in the fixed order of the verdicts."""
-    counted = Counter(claim["verdict"] for claim in claims)
+    counted = Counter(verdicts)
     return " ".join(
         tables.verdict(name).replace(f">{name}<", f">{counted[name]} {name}<")
         for name in VERDICTS
         if counted[name]
+    )
+
+
+def verdicts_at(entry: Entry) -> str:
+    """The verdicts on the paper's claims, at the widest scale that was run, by its name.
+
+    What that scale does not test follows, by the name of the widest that does.
+    """
+    if not entry.published:
+        return pill("not run yet")
+    judged = [headline.widest(entry, claim) for claim in entry.paper.claims if claim.source not in OUR_OWN]
+    scales = [one.scale for one in reversed(headline.by_scale(entry))]
+    at = {scale: [one.verdict for one in judged if (one.scale or scales[0]) == scale] for scale in scales}
+    return " ".join(
+        f"{pill(f'{scale_words(scale)} scale')} {verdict_counts(found)}"
+        for scale, found in at.items()
+        if found
     )
 
 
@@ -44,12 +61,11 @@ def older(one: Published) -> str:
 def badge_line(entry: Entry, repository: Repository) -> str:
     """The generated block below a chapter's title, as one HTML block without blank lines.
 
-    The verdicts are those of the paper's claims, each at the largest scale that tested it; then a line for
-    every record says what the page shows of it.
+    The verdicts are those of the widest scale that was run; then a line for every record says what the page
+    shows of it.
     """
     labels = [pill(entry.paper.evidence, "ouikit-evidence", EVIDENCE[entry.paper.evidence])]
-    papers, _ = counted([entry])
-    labels.append(verdict_counts(papers) if entry.published else pill("not run yet"))
+    labels.append(verdicts_at(entry))
     lines = [_record_line(one, one is entry.fresh) for one in entry.published]
     if not entry.fresh:
         lines.insert(0, "<span><b>Reduced record</b>: run <code>make book</code></span>")
@@ -60,12 +76,14 @@ def badge_line(entry: Entry, repository: Repository) -> str:
     )
 
 
-def counted(entries: Iterable[Entry]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """The verdicts on what papers say, and apart from them those on our own controls and checks."""
+def counted(entries: Iterable[Entry]) -> tuple[list[str], list[str]]:
+    """The verdicts on what papers say, and apart from them those on our own controls and checks.
+
+    Each is that of the widest scale that tested the claim.
+    """
     found = [headline.widest(entry, claim) for entry in entries for claim in entry.paper.claims]
-    papers = [{"verdict": one.verdict} for one in found if one.claim.source not in OUR_OWN]
-    ours = [{"verdict": one.verdict} for one in found if one.claim.source in OUR_OWN]
-    return papers, ours
+    papers = [one.verdict for one in found if one.claim.source not in OUR_OWN]
+    return papers, [one.verdict for one in found if one.claim.source in OUR_OWN]
 
 
 def _record_line(one: Published, fresh: bool) -> str:
@@ -73,9 +91,14 @@ def _record_line(one: Published, fresh: bool) -> str:
     return f"<span><b>{heading(one.scale)} record</b> ({shown}): {facts(one)}</span>"
 
 
-def heading(scale: str) -> str:
+def scale_words(scale: str) -> str:
     """`Paper imagenet` of `paper_imagenet`."""
-    return escape(scale.replace("_", " ").capitalize())
+    return scale.replace("_", " ").capitalize()
+
+
+def heading(scale: str) -> str:
+    """`scale_words` as HTML."""
+    return escape(scale_words(scale))
 
 
 def facts(one: Published) -> str:

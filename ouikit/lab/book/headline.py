@@ -26,6 +26,10 @@ class Judged:
     def verdict(self) -> str:
         return self.result["verdict"] if self.result else "not run"
 
+    @property
+    def scale(self) -> str | None:
+        return self.shown.scale if self.shown else None
+
 
 def widest(entry: Entry, claim: Claim) -> Judged:
     """The claim's line in the record of the largest scale that tested it."""

@@ -6,7 +6,16 @@ from typing import Any
 
 from ouikit.lab import tables
 from ouikit.lab.book import headline
-from ouikit.lab.book.badges import cost, counted, facts, heading, older, pill, verdict_counts
+from ouikit.lab.book.badges import (
+    cost,
+    counted,
+    facts,
+    heading,
+    older,
+    pill,
+    verdict_counts,
+    verdicts_at,
+)
 from ouikit.lab.book.cite import family_name
 from ouikit.lab.book.shelf import Entry, Published, Shelf
 from ouikit.lab.claims import VERDICTS
@@ -66,11 +75,9 @@ def summary(shelf: Shelf) -> str:
     """
     papers, ours = counted(shelf.entries)
     done, total = len(shelf.entries), len(shelf.entries) + len(shelf.planned)
-    claims = f"<b>{len(papers)}</b> claim{'' if len(papers) == 1 else 's'} of the papers"
-    text = (
-        f'<p class="ouikit-summary"><span><b>{done}</b> of {total} papers · {claims}</span> '
-        f"{verdict_counts(papers)}</p>"
-    )
+    many = f"<b>{len(papers)}</b> claim{'' if len(papers) == 1 else 's'} of the papers"
+    words = f"<b>{done}</b> of {total} papers · {many}, each at the widest scale that tested it:"
+    text = f'<p class="ouikit-summary"><span>{words}</span> {verdict_counts(papers)}</p>'
     if ours:
         text += (
             f'<p class="ouikit-summary ouikit-made"><span>Apart from these, {len(ours)} controls and checks '
@@ -96,12 +103,11 @@ def _card(entry: Entry) -> str:
     found = headline.figure(entry)
     picture = _images(*found, "", hidden=True) if found else ""
     who = f"{family_name(paper.authors[0])} {'et al. ' if len(paper.authors) > 1 else ''}{paper.year}"
-    verdicts = verdict_counts(counted([entry])[0]) if entry.published else pill("not run yet")
     return (
         f'<div class="ouikit-card ouikit-done" role="listitem">{picture}<p class="ouikit-card-title">'
         f'<a href="chapters/{paper.slug}.html">{escape(paper.title)}</a></p>'
         f'<p class="ouikit-who">{escape(who)}</p><p>{escape(paper.idea)}</p>'
-        f'<p class="ouikit-card-foot">{verdicts}</p></div>'
+        f'<p class="ouikit-card-foot">{verdicts_at(entry)}</p></div>'
     )
 
 
@@ -168,7 +174,7 @@ def _folded(entry: Entry) -> str:
     words = f"{len(papers)} claims of the paper, {len(ours)} controls and checks of ours"
     return (
         f'<details class="ouikit-folded ouikit-paper"><summary><b>{escape(paper.title)}</b> '
-        f'<span class="ouikit-who">{words}</span></summary>{inside}'
+        f'{verdicts_at(entry)} <span class="ouikit-who">{words}</span></summary>{inside}'
         f'<p><a href="chapters/{paper.slug}.html">Read the chapter</a></p></details>'
     )
 
