@@ -42,12 +42,14 @@ def recognise(table: pd.DataFrame, call: dict[str, Any], again: pd.DataFrame) ->
         raise RowsError(f"computed again, {label(call)} has nothing in common with the record")
     told = shared[(spread[shared] > 0).to_numpy()]  # what is equal for all arms, or of one arm, tells nothing
     for arm in map(str, new.index):
-        distance = ((old[told] - new[told].loc[arm]).abs() / spread[told]).mean(axis=1)
-        if arm not in distance:
+        if arm not in old.index:
             raise RowsError(f"computed again, {arm} has rows that the record lacks")
-        own, others = distance[arm], distance.drop(arm)
-        if own > max(LITTLE, CLEAR * others.min()):
-            raise RowsError(f"computed again, {arm} is what the record calls {others.idxmin()}")
+        away = ((old[told] - new[told].loc[arm]).abs() / spread[told]).dropna(axis=1, subset=[arm])
+        for other, theirs in away.drop(index=arm).iterrows():
+            both = theirs.dropna().index  # an arm that shares little with this one cannot stand for it
+            own = away.loc[arm][both].mean()
+            if 2 * len(both) >= away.shape[1] and own > max(LITTLE, CLEAR * theirs[both].mean()):
+                raise RowsError(f"computed again, {arm} is what the record calls {other}")
 
 
 def _by_arm(rows: pd.DataFrame, arm_of: list[str], numbers: pd.Index) -> pd.DataFrame:
