@@ -14,25 +14,28 @@ values a nominal 95 % BCa interval covers their mean in about 83 % of cases, wit
   (−∞, ∞), and n still counts it. A claim judged on it can therefore only be inconclusive.
 
 Resampling is seeded: the same values in the same order give the same interval.
+
+Values are lists, arrays, pandas Series or mappings such as {seed: value}. What carries labels is paired by
+them, never by position; labels that differ, masked values and numbers that are not real are refused.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from pandas.api.types import is_numeric_dtype
 from scipy import stats
 from scipy.stats import mstats
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 SMALL_N = 8
 RESAMPLES = 4999
 Values = NDArray[np.float64]
+Numbers = ArrayLike | Mapping[Any, Any]  # a pandas Series is the first, though its labels count
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Estimate:
 NOTHING = Estimate(math.nan, -math.inf, math.inf, 0)
 
 
-def arm(runs: "DataFrame", *levels: object) -> "DataFrame":
+def arm(runs: pd.DataFrame, *levels: object) -> pd.DataFrame:
     """The runs of one arm: those with these levels in the first columns of the index, which are dropped.
 
     An arm that was not run has no rows, and what is estimated from it has n = 0.
@@ -74,12 +77,12 @@ def arm(runs: "DataFrame", *levels: object) -> "DataFrame":
     return runs
 
 
-def mean_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
+def mean_interval(values: Numbers, level: float = 0.95) -> Estimate:
     """Mean of n independent values (one per seed) with its interval at confidence `level`."""
     return _estimate(values, 0.0, level)
 
 
-def interquartile_mean(values: ArrayLike, level: float = 0.95) -> Estimate:
+def interquartile_mean(values: Numbers, level: float = 0.95) -> Estimate:
     """Mean of the middle half of n independent values, the score of reinforcement-learning returns.
 
     ⌊n/4⌋ values are cut from each end (Agarwal et al., "Deep Reinforcement Learning at the Edge of the
@@ -88,14 +91,18 @@ def interquartile_mean(values: ArrayLike, level: float = 0.95) -> Estimate:
     return _estimate(values, 0.25, level)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estimate:
-    """Mean of a − b, where a[i] and b[i] share one seed; the interval is that of the differences.
+def paired_difference(a: Numbers, b: Numbers, level: float = 0.95) -> Estimate:
+    """Mean of a − b, where each value of a and its partner in b share one seed.
 
-    Pairing removes what a seed does to both arms (initial weights, order of the data). Where an arm has no
-    values there is no pair: n = 0.
+    Pairing removes what a seed does to both arms (initial weights, order of the data); the interval is that
+    of the differences. Series and mappings are paired by their labels, lists and arrays by position.
+    Where an arm has no values there is no pair: n = 0.
+
+    >>> paired_difference({"seed 1": 5.0, "seed 2": 9.0}, {"seed 2": 8.0, "seed 1": 4.0}).value
+    1.0
 
     Raises:
-        ValueError: the arms differ in length, so that they cannot be paired.
+        ValueError: the arms cannot be paired: they differ in length or in their labels, or only one has any.
     """
     first, second = _vector(a, "a"), _vector(b, "b")
     if not (first.size and second.size):
@@ -104,30 +111,34 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> Estima
         raise ValueError(
             f"paired_difference needs one value per seed in both arms: got {first.size} and {second.size}"
         )
+    second = second[_partners(_labels(a), _labels(b))]
     with np.errstate(invalid="ignore"):  # inf − inf is nan, and the rule for nan is this module's
         return _estimate(first - second, 0.0, level)
 
 
-def rank_trend(x: ArrayLike, y_by_seed: ArrayLike, level: float = 0.95) -> Estimate:
+def rank_trend(x: Numbers, y_by_seed: ArrayLike, level: float = 0.95) -> Estimate:
     """Mean over seeds of Spearman's rank correlation of y with x, its interval cut to [−1, 1].
 
     Args:
         x: the k settings, for example weight decays; one alone has no trend, and n is 0.
-        y_by_seed: n × k values, one row per seed.
+        y_by_seed: n × k values, one row per seed. The columns of a DataFrame are matched with x: its labels
+            if it has any, or its values.
         level: confidence of the interval.
 
     A seed whose y is constant or not finite has no rank correlation: the estimate is then nan.
 
     Raises:
-        ValueError: x has one setting several times and no other, or y_by_seed is not n × k.
+        ValueError: x has one setting several times and no other, or y_by_seed is not n × k or has columns of
+            other names.
     """
-    settings, y = _vector(x, "x"), np.atleast_2d(np.asarray(y_by_seed, dtype=np.float64))
+    settings, y = _vector(x, "x"), np.atleast_2d(_real(y_by_seed, "y_by_seed"))
     if settings.size < 2:
         return NOTHING
     if np.unique(settings).size < 2:
         raise ValueError(f"rank_trend needs at least two different settings in x: got {settings.tolist()}")
     if y.ndim != 2 or y.shape[1] != settings.size:
         raise ValueError(f"y_by_seed must be seeds × {settings.size} (the length of x): got shape {y.shape}")
+    y = y[:, _columns(x, settings, _labels(y_by_seed))]
     ranked = [np.isfinite(row).all() and np.ptp(row) > 0 for row in y]
     rho = [
         stats.spearmanr(settings, row).statistic if ok else math.nan
@@ -137,14 +148,14 @@ def rank_trend(x: ArrayLike, y_by_seed: ArrayLike, level: float = 0.95) -> Estim
     return Estimate(trend.value, max(trend.low, -1.0), min(trend.high, 1.0), trend.n)
 
 
-def settling_step(curve: Sequence[float] | Values, tolerance: float = 0.05, of: str = "final") -> int:
+def settling_step(curve: Numbers, tolerance: float = 0.05, of: str = "final") -> int:
     """First index from which the curve stays within a tolerance of its final value.
 
     The test of "converges faster" of OUI and the losses. What comes out depends on what the tolerance is a
     share of, so name it: a quantity that moves little in all is always within 5 % of its final value.
 
     Args:
-        curve: values in order.
+        curve: values in order; a Series' numeric index must not fall.
         tolerance: a share ≥ 0.
         of: "final", the size of the final value, or "range", the curve's maximum less its minimum.
 
@@ -152,15 +163,17 @@ def settling_step(curve: Sequence[float] | Values, tolerance: float = 0.05, of: 
         An index; the length of the curve, one past its last index, if the final value is not finite.
 
     Raises:
-        ValueError: for a negative tolerance or another `of`.
+        ValueError: for a negative tolerance, another `of`, or an index that is not in order.
     """
     if not tolerance >= 0:
         raise ValueError(f"tolerance is a share and must be ≥ 0: got {tolerance}")
     if of not in ("final", "range"):
         raise ValueError(f"of must be 'final' or 'range': got {of!r}")
-    y = _vector(curve, "curve")
+    y, steps = _vector(curve, "curve"), _labels(curve)
     if not y.size:
         raise ValueError("curve is empty, so it has no final value")
+    if steps is not None and is_numeric_dtype(steps) and not steps.is_monotonic_increasing:
+        raise ValueError(f"the curve's index is not in order, {_few(steps)}: sort it first")
     if not math.isfinite(y[-1]):
         return y.size
     with np.errstate(invalid="ignore"):
@@ -169,14 +182,80 @@ def settling_step(curve: Sequence[float] | Values, tolerance: float = 0.05, of: 
     return int(outside[-1]) + 1 if outside.size else 0
 
 
-def _vector(values: ArrayLike, name: str) -> Values:
-    vector = np.asarray(values, dtype=np.float64)
+def _vector(values: Numbers, name: str) -> Values:
+    vector = _real(list(values.values()) if isinstance(values, Mapping) else values, name)
     if vector.ndim != 1:
         raise ValueError(f"{name} must be a list of numbers: got shape {vector.shape}")
     return vector
 
 
-def _estimate(values: ArrayLike, trim: float, level: float) -> Estimate:
+def _real(values: ArrayLike, name: str) -> Values:
+    """float64; a missing number (None, pandas' NA) is nan. What NumPy would silently make one is refused."""
+    parts = values if isinstance(values, list | tuple) else [values]
+    if any(np.ma.is_masked(part) for part in parts):
+        raise ValueError(
+            f"{name} has masked values: leave them out with .compressed(), or count them with .filled(nan)"
+        )
+    if any(isinstance(part, pd.Series | Mapping) for part in parts if part is not values):
+        raise ValueError(f"{name} is a list of labelled values: give an array, or a DataFrame")
+    found = np.asarray(values)
+    if found.dtype.kind not in "biufO":
+        raise ValueError(f"{name} must be real numbers, not {found.dtype}")
+    if found.dtype.kind != "O":
+        return found.astype(np.float64)
+    try:
+        return np.where(pd.isna(found), np.nan, found).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be real numbers: {error}") from error
+
+
+def _labels(values: Any) -> pd.Index | None:
+    """Names of the values of a Series or a mapping, or of a table's columns; None for lists and arrays."""
+    values = values.to_pandas() if hasattr(values, "coords") else values  # xarray's own labels
+    if isinstance(values, Mapping):
+        return pd.Index(list(values))
+    if isinstance(values, pd.DataFrame):
+        return values.columns
+    return values.index if isinstance(values, pd.Series) else None
+
+
+def _partners(first: pd.Index | None, second: pd.Index | None) -> Any:
+    """Where the partner of each value lies in the second arm, both of one length."""
+    if first is None or second is None:
+        for labels, bare in ((first, "b"), (second, "a")):
+            if labels is not None and not labels.equals(pd.RangeIndex(len(labels))):
+                raise ValueError(
+                    f"only one arm has labels, {_few(labels)}: label {bare} too, or give both as arrays to "
+                    "pair them by position"
+                )
+        return slice(None)
+    if None not in (*first.names, *second.names) and first.names != second.names:
+        raise ValueError(f"the arms are labelled by {list(first.names)} and by {list(second.names)}")
+    return slice(None) if first.equals(second) else _permutation(first, second, "the arms cannot be paired")
+
+
+def _columns(x: Numbers, settings: Values, columns: pd.Index | None) -> Any:
+    """Where the column of each setting lies."""
+    if columns is None or isinstance(columns, pd.RangeIndex):
+        return slice(None)  # nobody named them
+    labels = _labels(x)
+    wanted = pd.Index(settings) if labels is None or set(labels) != set(columns) else labels
+    return _permutation(wanted, columns, "y_by_seed's columns do not match x")
+
+
+def _permutation(wanted: pd.Index, found: pd.Index, otherwise: str) -> Any:
+    """Places of `wanted` in `found`. ValueError, opened by `otherwise`, unless each has exactly one."""
+    if not (wanted.is_unique and found.is_unique and set(wanted) == set(found)):
+        raise ValueError(f"{otherwise}: their labels are {_few(wanted)} and {_few(found)}")
+    return found.get_indexer(wanted)
+
+
+def _few(labels: pd.Index) -> str:
+    shown = ", ".join(map(repr, labels[:6].tolist()))
+    return f"[{shown}, …]" if len(labels) > 6 else f"[{shown}]"
+
+
+def _estimate(values: Numbers, trim: float, level: float) -> Estimate:
     """The module's rule, for the mean of what is left when a fraction `trim` is cut from each end."""
     if not 0 < level < 1:
         raise ValueError(f"level is a probability between 0 and 1, such as 0.95: got {level}")

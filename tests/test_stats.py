@@ -113,6 +113,129 @@ def test_pairing_removes_what_seeds_do_to_both_arms() -> None:
     assert (swapped.low, swapped.high) == pytest.approx((-estimate.high, -estimate.low))
 
 
+LABELLED = {
+    "Series": pd.Series,
+    "mapping": lambda values, index: dict(zip(index, values, strict=True)),
+    "two levels": lambda values, index: pd.Series(
+        values, pd.MultiIndex.from_product([["task"], index], names=["task", "seed"])
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LABELLED)
+def test_labels_pair_the_arms_whatever_their_order(kind: str) -> None:
+    label = LABELLED[kind]
+    a, b = label([0.0, 10.0, 25.0], [0, 1, 2]), label([26.0, 11.0, 1.0], [2, 1, 0])
+    assert stats.paired_difference(a, b) == Estimate(-1, -1, -1, 3)
+    assert stats.paired_difference(b, a) == Estimate(1, 1, 1, 3)
+
+
+@given(st.lists(st.tuples(finite, finite), min_size=2, max_size=7), st.randoms())
+def test_order_is_nothing_where_there_are_labels(pairs: list[tuple[float, float]], random) -> None:  # type: ignore[no-untyped-def]
+    a, b = (dict(enumerate(arm)) for arm in zip(*pairs, strict=True))
+    shuffled = random.sample(list(b.items()), len(b))
+    assert stats.paired_difference(a, dict(shuffled)) == stats.paired_difference([*a.values()], [*b.values()])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (pd.Series([1.0, 2]), pd.Series([1.0, 2], index=[7, 8]), r"\[0, 1\] and \[7, 8\]"),
+        ({"x": 1.0, "y": 2.0}, {"x": 1.0, "z": 2.0}, r"\['x', 'y'\] and \['x', 'z'\]"),
+        (pd.Series([1.0, 2], [3, 3]), pd.Series([1.0, 2], [3, 4]), r"\[3, 3\] and \[3, 4\]"),
+        (pd.Series([1.0, 2], [5, 3]), [1.0, 2.0], r"only one arm has labels, \[5, 3\]: label b too"),
+        ([1.0, 2.0], {1: 1.0, 0: 2.0}, r"only one arm has labels, \[1, 0\]: label a too"),
+        (
+            pd.Series([1.0, 2], pd.Index([0, 1], name="seed")),
+            pd.Series([1.0, 2], pd.Index([0, 1], name="fold")),
+            r"\['seed'\] and by \['fold'\]",
+        ),
+    ],
+)
+def test_arms_whose_labels_differ_are_refused(a: object, b: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stats.paired_difference(a, b)  # type: ignore[arg-type]
+
+
+def test_positions_pair_what_has_no_labels_of_its_own() -> None:
+    a = pd.Series([1.0, 3.0])  # numbered 0, 1, as rows are by default
+    assert stats.paired_difference(a, [0.0, 2.0]) == Estimate(1, 1, 1, 2)
+    repeated = pd.Index([3, 3])  # equal labels in equal order
+    pair = pd.Series([1.0, 3.0], repeated), pd.Series([0.0, 2.0], repeated)
+    assert stats.paired_difference(*pair) == Estimate(1, 1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.ma.masked_greater([1.0, 2.0, 99.0], 50), r"masked values: .*\.compressed\(\)"),
+        ([1.0, np.ma.masked], "masked values"),
+        (np.array([1 + 2j, 3]), "complex128"),
+        (["1", "2"], "real numbers, not <U1"),
+        (np.array(["2026-01-01"], "M8[D]"), "datetime64"),
+        ({1.0, 2.0}, "must be real numbers: .*set"),
+    ],
+)
+def test_what_is_no_list_of_real_numbers_is_refused(values: object, message: str) -> None:
+    for function in (stats.mean_interval, stats.interquartile_mean, stats.settling_step):
+        with pytest.raises(ValueError, match=message):
+            function(values)  # type: ignore[operator]
+    for pair in ((values, [1.0, 2.0, 3.0]), ([1.0, 2.0, 3.0], values)):
+        with pytest.raises(ValueError, match=message):
+            stats.paired_difference(*pair)
+        with pytest.raises(ValueError, match=message):
+            stats.rank_trend(*pair)
+
+
+def test_a_mask_that_hides_nothing_and_a_missing_number() -> None:
+    assert stats.mean_interval(np.ma.array([1.0, 2.0, 3.0])) == stats.mean_interval([1, 2, 3])
+    assert stats.mean_interval({4: 1, 7: 2, 1: 3}) == stats.mean_interval([1, 2, 3])
+    for missing in (pd.Series([1, pd.NA], dtype="Int64"), [1.0, None]):
+        assert math.isnan(stats.mean_interval(missing).value)
+        assert stats.mean_interval(missing).n == 2
+
+
+def test_rank_trend_matches_columns_with_settings() -> None:
+    """Of the settings 3, 1, 2 and y = setting², whatever the order of the table's columns."""
+    table = pd.DataFrame([[1.0, 4.0, 9.0], [1.0, 4.0, 9.5]], columns=[1, 2, 3])
+    assert stats.rank_trend([3, 1, 2], table).value == 1
+    named = pd.Series([3.0, 1.0, 2.0], ["much", "none", "little"])
+    assert stats.rank_trend(named, table.set_axis(["none", "little", "much"], axis=1)).value == 1
+    assert stats.rank_trend(named, pd.Series({"none": 1.0, "little": 4.0, "much": 9.0})).value == 1
+    assert stats.rank_trend([3, 1, 2], table.to_numpy()[:, [2, 0, 1]]).value == 1
+    with pytest.raises(ValueError, match=r"do not match x: .*\[1.0, 2.0, 4.0\] and \[1, 2, 3\]"):
+        stats.rank_trend([1, 2, 4], table)
+    with pytest.raises(ValueError, match="list of labelled values"):
+        stats.rank_trend([1, 2], [pd.Series([1.0, 2.0], [1, 2]), pd.Series([1.0, 2.0], [2, 1])])  # type: ignore[list-item]
+
+
+class Labelled:
+    """As much of xarray's DataArray as is looked at."""
+
+    coords = "seed"
+
+    def __init__(self, series: pd.Series) -> None:
+        self.series = series
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        return self.series.to_numpy()
+
+    def to_pandas(self) -> pd.Series:
+        return self.series
+
+
+def test_labels_of_xarray_count() -> None:
+    a, b = Labelled(pd.Series([1.0, 5.0], [3, 4])), Labelled(pd.Series([4.0, 0.0], [4, 3]))
+    assert stats.paired_difference(a, b) == Estimate(1, 1, 1, 2)  # type: ignore[arg-type]
+
+
+def test_a_curve_is_read_in_the_order_of_its_index() -> None:
+    assert stats.settling_step(pd.Series([5.0, 1.0, 1.0], [10, 20, 30])) == 1
+    for curve in (pd.Series([1.0, 5.0, 1.0], [30, 10, 20]), {30: 1.0, 10: 5.0, 20: 1.0}):
+        with pytest.raises(ValueError, match=r"index is not in order, \[30, 10, 20\]"):
+            stats.settling_step(curve)
+
+
 def test_interquartile_mean_by_hand() -> None:
     """Of 0 … 7 and an outlier the middle four count; the interval of six values is Tukey and McLaughlin's."""
     assert stats.interquartile_mean([1000, 1, 2, 3, 4, 5, 6, -1000]).value == 3.5

@@ -6,7 +6,7 @@ import numpy as np
 
 from ouigemm import _core
 from ouigemm.ladder import rung_number, thread_count
-from ouigemm.operands import describe, is_tensor
+from ouigemm.operands import array_of, describe
 
 
 def hamming(bits: Any, isa: str = "auto", threads: int | None = None) -> np.ndarray:
@@ -20,8 +20,8 @@ def hamming(bits: Any, isa: str = "auto", threads: int | None = None) -> np.ndar
     >>> hamming(np.array([[True, True], [True, False], [False, False]])).tolist()
     [[0, 1, 2], [1, 0, 1], [2, 1, 0]]
     """
-    array = bits.numpy() if is_tensor(bits) and bits.device.type == "cpu" else bits
-    if not isinstance(array, np.ndarray) or array.dtype not in (np.bool_, np.uint8, np.uint64):
+    array = array_of(bits, "bits")[0]
+    if array.dtype not in (np.bool_, np.uint8, np.uint64):
         raise TypeError(f"bits must be bool, or packed as uint8 or uint64, not {describe(bits)}")
     if array.ndim != 2:
         raise ValueError(f"bits must be [rows, n], not {array.dtype} of shape {array.shape}")

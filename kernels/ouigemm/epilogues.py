@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ouigemm.operands import describe, is_tensor, refuse_gradient
+from ouigemm.operands import describe, is_tensor, refuse_meaning
 
 FLOAT32, INT8, UINT8 = np.dtype(np.float32), np.dtype(np.int8), np.dtype(np.uint8)
 
@@ -28,7 +28,7 @@ class Scaled:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", _floats(self.scale, "scale", scalar=True))
         object.__setattr__(self, "bias", None if self.bias is None else _floats(self.bias, "bias"))
-        if not isinstance(self.relu, bool):
+        if not isinstance(self.relu, bool | np.bool_):
             raise TypeError(f"relu must be True or False, not {self.relu!r}")
 
 
@@ -68,9 +68,11 @@ def check_columns(epilogue: Scaled, columns: int) -> None:
 
 def _floats(x: Any, name: str, scalar: bool = False) -> np.ndarray:
     """A one-dimensional copy in f32: later changes of `x` do not alter it."""
-    if is_tensor(x):
-        refuse_gradient(x, name)
-    values = np.asarray(x)
+    refuse_meaning(x, name)
+    try:
+        values = np.asarray(x.detach() if is_tensor(x) else x)
+    except TypeError as error:
+        raise TypeError(f"{name} must be real numbers that NumPy has: {error}") from error
     if values.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be real numbers, not {describe(values)}")
     if values.ndim != 1 and not (scalar and values.ndim == 0):

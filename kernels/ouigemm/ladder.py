@@ -8,6 +8,8 @@ import os
 import time
 from typing import Any
 
+import numpy as np
+
 from ouigemm import _core
 
 AUTO = -1
@@ -119,11 +121,11 @@ def thread_count(threads: int | None) -> int:
     """`threads` of a call: checked, or the default."""
     if threads is None:
         return default_threads()
-    if not isinstance(threads, int) or isinstance(threads, bool):
+    if not isinstance(threads, int | np.integer) or isinstance(threads, bool):
         raise TypeError(f"threads must be an int or None, not {threads!r}")
     if threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
-    return min(threads, 256)
+    return min(int(threads), 256)
 
 
 def _type_number(dtype: str) -> int:

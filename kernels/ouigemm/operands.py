@@ -44,14 +44,14 @@ class Operand(NamedTuple):
 
 def operand(x: Any, name: str) -> Operand:
     """`x` as an operand. TypeError for anything but a matrix of these types, ValueError for a wrong shape or
-    place, or a tensor that requires grad."""
+    place."""
     plain = _plain(x)
     if plain is not None:
         return Operand(plain, _NATIVE[plain.dtype], plain is not x)
-    array, dtype, from_torch = _array(x, name)
+    array, dtype, from_torch = array_of(x, name)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix, not of shape {array.shape}")
-    if dtype not in ELEMENTS or not array.dtype.isnative:
+    if dtype not in ELEMENTS:
         raise TypeError(f"{name} is {dtype} {array.shape}; the types are {', '.join(ELEMENTS)}")
     if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
         raise ValueError(f"{name}, {dtype} {array.shape}, does not lie on whole elements: copy it first")
@@ -63,8 +63,8 @@ def destination(out: Any, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray
     plain = _plain(out)
     if plain is not None and plain.dtype == dtype and plain.shape == shape and plain.flags.writeable:
         return plain
-    array, found, _ = _array(out, "out")
-    if found != dtype.name or not array.dtype.isnative:
+    array, found, _ = array_of(out, "out")
+    if found != dtype.name:
         raise TypeError(f"out must be {dtype.name} {shape}, not {found} {array.shape}")
     if array.shape != shape:
         raise ValueError(f"out must be {dtype.name} {shape}, not {found} {array.shape}")
@@ -78,16 +78,16 @@ def destination(out: Any, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray
 
 
 def _plain(x: Any) -> np.ndarray | None:
-    """The array of the most frequent arguments, found in a microsecond; None for all others.
+    """The array of the most frequent arguments, found in two microseconds; None for all others.
 
     Those are contiguous matrices of a native type: NumPy's, or a CPU tensor's without a gradient.
     """
     if type(x) is not np.ndarray:
-        if not is_tensor(x) or x.dtype not in _torch_natives():
+        if not is_tensor(x) or x.dtype not in _torch_natives() or _has_tangent(x):
             return None
         try:
             x = x.numpy()
-        except (TypeError, RuntimeError):  # of a GPU, sparse, quantised, with a gradient, …
+        except (TypeError, RuntimeError, ValueError):  # of a GPU, sparse, quantised, with a gradient, …
             return None
     flags = x.flags
     return x if x.ndim == 2 and x.dtype in _NATIVE and flags.c_contiguous and flags.aligned else None
@@ -106,45 +106,72 @@ def describe(x: Any) -> str:
     return f"{kind}{type(x).__name__}{shape}"
 
 
-def refuse_gradient(x: Any, name: str) -> None:
-    """ValueError for a tensor that requires grad: no gradient passes through this package."""
-    if x.requires_grad:
-        raise ValueError(
-            f"{name} requires grad, and ouigemm computes no gradient: pass {name}.detach() if none is needed"
-        )
-
-
 def is_tensor(x: Any) -> bool:
     """Whether `x` is a torch tensor, without an import of torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def _array(x: Any, name: str) -> tuple[np.ndarray, str, bool]:
-    """The array, the name of its type, and whether torch owns it."""
+def array_of(x: Any, name: str) -> tuple[np.ndarray, str, bool]:
+    """The numbers of `x` where they lie, the name of their type, and whether torch owns them.
+
+    Raises TypeError for what means more than its numbers say (a mask, a unit, a gradient) or is of another
+    byte order, ValueError for a tensor elsewhere.
+    """
     if isinstance(x, BFloat16):
-        return x.bits, "bfloat16", False
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, {describe(x)}: fill it first")
-    if isinstance(x, np.ndarray):
-        return (
-            (x.view(np.uint16), "bfloat16", False) if x.dtype.name == "bfloat16" else (x, x.dtype.name, False)
-        )
+        return array_of(x.bits, name)[0], "bfloat16", False
     if is_tensor(x):
         return _array_of_tensor(x, name)
-    if hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__"):
-        array = np.from_dlpack(x)
-        return array, array.dtype.name, False
-    raise TypeError(f"{name} must be a numpy array or a CPU tensor, not {describe(x)}")
+    if not isinstance(x, np.ndarray):
+        if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
+            raise TypeError(f"{name} must be a numpy array or a CPU tensor, not {describe(x)}")
+        x = np.from_dlpack(x)
+    refuse_meaning(x, name)
+    if not x.dtype.isnative:
+        raise TypeError(
+            f"{name}, {x.dtype} {x.shape}, is of another byte order than this CPU: "
+            f"pass {name}.astype({name}.dtype.newbyteorder('='))"
+        )
+    return (x.view(np.uint16), "bfloat16", False) if x.dtype.name == "bfloat16" else (x, x.dtype.name, False)
+
+
+def refuse_meaning(x: Any, name: str) -> None:
+    """TypeError for an array or a tensor that means more than its numbers; ValueError for one elsewhere."""
+    if is_tensor(x):
+        _refuse_state(x, name)
+    elif isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, {describe(x)}: fill it first")
+    elif isinstance(x, np.ndarray) and type(x).__array_ufunc__ is not np.ndarray.__array_ufunc__:
+        raise TypeError(f"{name}, {describe(x)}, has arithmetic of its own: pass {name}.view(numpy.ndarray)")
+
+
+def _refuse_state(x: Any, name: str) -> None:
+    torch = sys.modules["torch"]
+    if torch._C._functorch.is_functorch_wrapped_tensor(x):
+        raise TypeError(f"{name} is inside a transform of functorch (torch.func): call ouigemm outside of it")
+    if type(x).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        raise TypeError(f"{name} must be a plain tensor, not a {type(x).__name__}")
+    if x.requires_grad and torch.is_grad_enabled():
+        raise TypeError(
+            f"{name} requires grad, and ouigemm computes no gradient: pass {name}.detach() if none is needed"
+        )
+    if _has_tangent(x):
+        raise TypeError(
+            f"{name} has a tangent of forward-mode AD, and ouigemm computes none: take its primal"
+        )
+    if x.device.type != "cpu":
+        raise ValueError(f"{name} is on {x.device}; ouigemm works on the CPU only")
+    if x.layout != torch.strided or x.is_quantized or x.is_nested:
+        kind = "nested" if x.is_nested else f"{x.layout} {x.dtype}"
+        raise TypeError(f"{name} must be a dense tensor of plain numbers, not {kind}")
+    if x.is_neg():
+        raise TypeError(f"{name} has its negative bit set: pass {name}.resolve_neg()")
 
 
 def _array_of_tensor(x: Any, name: str) -> tuple[np.ndarray, str, bool]:
     torch = sys.modules["torch"]
-    refuse_gradient(x, name)
-    if x.device.type != "cpu":
-        raise ValueError(f"{name} is on {x.device}; ouigemm works on the CPU only")
-    if x.layout != torch.strided or x.is_quantized:
-        raise TypeError(f"{name} must be a dense tensor of plain numbers, not {x.layout} {x.dtype}")
+    _refuse_state(x, name)
+    x = x.detach()
     if x.dtype == torch.bfloat16:
         return x.view(torch.int16).numpy().view(np.uint16), "bfloat16", True
     try:
@@ -153,7 +180,14 @@ def _array_of_tensor(x: Any, name: str) -> tuple[np.ndarray, str, bool]:
         raise TypeError(
             f"{name} is {x.dtype} {tuple(x.shape)}; the types are {', '.join(ELEMENTS)}"
         ) from error
+    except RuntimeError as error:
+        raise TypeError(f"{name} cannot be read where it lies: {error}") from error
     return array, array.dtype.name, True
+
+
+def _has_tangent(x: Any) -> bool:
+    """Whether a tensor carries a derivative of forward-mode AD, which `numpy()` drops in silence."""
+    return sys.modules["torch"].autograd.forward_ad.unpack_dual(x).tangent is not None
 
 
 def _repeats_itself(array: np.ndarray) -> bool:

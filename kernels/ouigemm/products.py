@@ -9,7 +9,7 @@ import numpy as np
 from ouigemm import _core
 from ouigemm.epilogues import FLOAT32, Requantised, Scaled, check_columns
 from ouigemm.ladder import AUTO, RUNGS, TYPES, rung_number, thread_count
-from ouigemm.operands import Operand, destination, operand
+from ouigemm.operands import Operand, destination, is_tensor, operand
 
 INT32 = np.dtype(np.int32)
 PRODUCTS = {(same, same): same for same in ("f32", "bf16", "s16", "s32")} | {
@@ -31,7 +31,10 @@ class Weights:
         if not types:
             raise TypeError(f"b is {matrix}: no product takes {matrix.element} on the right")
         self._rung = rung_number(isa)
-        self._packed = _core.Packed(TYPES.index(types[-1]), self._rung, matrix.array)
+        try:
+            self._packed = _core.Packed(TYPES.index(types[-1]), self._rung, matrix.array)
+        except MemoryError:
+            raise MemoryError(f"no room to pack b, {matrix}") from None
         self.element: str = matrix.element
         self.shape: tuple[int, int] = matrix.array.shape
         self.isa = "auto" if self._rung == AUTO else RUNGS[self._rung]
@@ -43,6 +46,16 @@ class Weights:
 
     def __repr__(self) -> str:
         return f"Weights({self.element} {self.shape}, isa={self.isa!r}, nbytes={self.nbytes})"
+
+    def __copy__(self) -> "Weights":
+        """Itself, as it never changes."""
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Weights":
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self} are laid out for this CPU: send the matrix, and pack it where it is used")
 
 
 def pack(b: Any, isa: str = "auto") -> Weights:
@@ -79,10 +92,13 @@ def gemm(
 
     isa forces a rung of the ladder (`capabilities()`); types that it does nothing for run on the next
     lower one. threads=None takes all CPUs that the process may use; small products take fewer. Bits do
-    not depend on the number of threads. The GIL is released.
+    not depend on the number of threads. The GIL is released. No gradient is computed: autograd learns that a
+    tensor `out` was overwritten, and no more.
 
-    Raises TypeError for types that have no product; ValueError for shapes and places that do not fit, and for
-    a tensor (a, b, out, or a number of the epilogue) that requires grad, since no gradient is computed.
+    Raises TypeError for types that have no product, and for what would lose more than its numbers: a tensor
+    (a, b, out, or a number of the epilogue) that requires grad while gradients are recorded, that is wrapped
+    or masked, an array with a mask, a unit or another byte order. Raises ValueError for shapes and places
+    that do not fit, MemoryError where there is no room to pack the matrices.
 
     >>> gemm(np.array([[1, 2]], np.int16), np.array([[3], [4]], np.int16)).tolist()
     [[11]]
@@ -102,28 +118,33 @@ def gemm(
         c = np.empty((m, n), dtype)
     else:
         c = destination(out, (m, n), dtype)
-    overlaps = _core.gemm(
-        TYPES.index(kind),
-        _rung(isa, weights),
-        thread_count(threads),
-        left.array,
-        plain,
-        weights._packed if weights else None,
-        c,
-        output,
-        float(alpha),
-        float(beta),
-        epilogue.scale if epilogue else None,
-        epilogue.bias if epilogue else None,
-        epilogue.relu if epilogue else False,
-        int(getattr(epilogue, "zero_point", 0)),
-    )
+    try:
+        overlaps = _core.gemm(
+            TYPES.index(kind),
+            _rung(isa, weights),
+            thread_count(threads),
+            left.array,
+            plain,
+            weights._packed if weights else None,
+            c,
+            output,
+            float(alpha),
+            float(beta),
+            epilogue.scale if epilogue else None,
+            epilogue.bias if epilogue else None,
+            bool(epilogue and epilogue.relu),
+            int(getattr(epilogue, "zero_point", 0)),
+        )
+    except MemoryError:
+        raise MemoryError(f"no room to pack a, {left}, and b, {right}") from None
     if overlaps:
         other = left if overlaps == "a" else right
         raise ValueError(f"out, {c.dtype} {c.shape}, lies in the memory of {overlaps}, {other}")
-    if out is not None:
-        return out
-    return sys.modules["torch"].from_numpy(c) if left.from_torch else c
+    if out is None:
+        return sys.modules["torch"].from_numpy(c) if left.from_torch else c
+    if is_tensor(out):
+        sys.modules["torch"].autograd.graph.increment_version(out)
+    return out
 
 
 def _kind(left: Operand, right: Operand | Weights) -> str:

@@ -4,6 +4,9 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <pthread.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <new>
 #include <optional>
@@ -15,6 +18,30 @@ namespace nb = nanobind;
 using Matrix = nb::ndarray<nb::ro, nb::ndim<2>, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<2>, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+static void wait_for_the_end(void *)
+{
+    for (;;)
+        pause();
+}
+
+// Python ends a daemon thread that wants the GIL after the interpreter is gone, and does so by unwinding its
+// stack (up to 3.13). nanobind's frames cannot be unwound: the whole program would be aborted. Such a thread
+// waits here instead, until the process is gone too.
+static void take_gil(PyThreadState *thread)
+{
+    pthread_cleanup_push(wait_for_the_end, nullptr);
+    PyEval_RestoreThread(thread);
+    pthread_cleanup_pop(0);
+}
+
+struct Unlocked {
+    PyThreadState *thread = PyEval_SaveThread();
+
+    Unlocked() = default;
+    Unlocked(const Unlocked &) = delete;
+    ~Unlocked() { take_gil(thread); }
+};
 
 static void raise(ouigemm_status status)
 {
@@ -36,7 +63,7 @@ struct Packed {
     {
         ouigemm_matrix matrix = view(b);
         size_t k = b.shape(0), n = b.shape(1);
-        nb::gil_scoped_release unlocked;
+        Unlocked unlocked;
         raise(ouigemm_pack((ouigemm_type)type, rung, k, n, &matrix, &packed));
     }
     Packed(const Packed &) = delete;
@@ -80,7 +107,7 @@ static const char *gemm(int type, int rung, int threads, const Matrix &a, const 
     call.c_row = (ptrdiff_t)c.stride(0);
     call.c_col = (ptrdiff_t)c.stride(1);
     call.epilogue = epilogue_of(output, alpha, beta, scale, bias, relu, zero_point);
-    nb::gil_scoped_release unlocked;
+    Unlocked unlocked;
     ouigemm_status status = ouigemm_gemm(&call);
     raise(status);
     return status == OUIGEMM_C_OVERLAPS_A ? "a" : status == OUIGEMM_C_OVERLAPS_B ? "b" : nullptr;
@@ -89,7 +116,7 @@ static const char *gemm(int type, int rung, int threads, const Matrix &a, const 
 static void hamming(const nb::ndarray<const uint64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> &bits,
                     nb::ndarray<int64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> &distances, int rung, int threads)
 {
-    nb::gil_scoped_release unlocked;
+    Unlocked unlocked;
     raise(ouigemm_hamming(bits.data(), bits.shape(0), bits.shape(1), rung, threads, distances.data()));
 }
 
@@ -129,7 +156,7 @@ static nb::tuple run_stream(int type, int rung, size_t rounds)
     const char *instruction = nullptr;
     double operations;
     {
-        nb::gil_scoped_release unlocked;
+        Unlocked unlocked;
         operations = ouigemm_run_stream((ouigemm_type)type, rung, rounds, &instruction);
     }
     return nb::make_tuple(name_or_none(instruction), operations);
@@ -143,6 +170,7 @@ static nb::tuple blocks(int type, int rung, size_t m, size_t n, size_t k, size_t
 
 NB_MODULE(_core, m)
 {
+    nb::set_leak_warnings(false); // a daemon thread inside a call at the end of the program holds what it uses
     nb::class_<Packed>(m, "Packed")
         .def(nb::init<int, int, const Matrix &>())
         .def_prop_ro("nbytes", [](const Packed &p) { return ouigemm_packed_bytes(p.packed); });

@@ -26,7 +26,7 @@ def test_mixed_up_types(a, b, pair):
 
 
 @pytest.mark.parametrize(
-    "dtype", [np.float64, np.float16, np.int64, np.uint32, np.uint16, np.bool_, np.complex64, ">f4"]
+    "dtype", [np.float64, np.float16, np.int64, np.uint32, np.uint16, np.bool_, np.complex64]
 )
 def test_types_without_a_product(dtype):
     with pytest.raises(TypeError, match=r"a is .* \(3, 4\); the types are float32, bfloat16"):
@@ -37,6 +37,50 @@ def test_types_without_a_product(dtype):
 def test_things_that_are_no_arrays(x):
     with pytest.raises(TypeError, match=r"a must be a numpy array|a is a masked array"):
         ouigemm.gemm(x, S8)
+
+
+class Metres(np.ndarray):
+    """An array with arithmetic of its own, as packages of physical units have."""
+
+    def __array_ufunc__(self, *inputs, **options):
+        return NotImplemented
+
+
+MEANINGS = {
+    r"another byte order .*newbyteorder": lambda dtype: np.ones((4, 4), np.dtype(dtype).newbyteorder(">")),
+    "masked array": lambda dtype: np.ma.ones((4, 4), dtype),
+    r"Metres.* arithmetic of its own: .*\.view\(numpy\.ndarray\)": lambda d: np.ones((4, 4), d).view(Metres),
+}
+
+
+@pytest.mark.parametrize("message", MEANINGS)
+@pytest.mark.parametrize(
+    ("name", "dtype", "call"),
+    [
+        ("a", np.float32, lambda x: ouigemm.gemm(x, F32)),
+        ("b", np.int16, ouigemm.pack),
+        ("out", np.float32, lambda x: ouigemm.gemm(F32, F32, x)),
+        ("bits", np.uint64, ouigemm.hamming),
+    ],
+)
+def test_arrays_that_mean_more_than_their_numbers(message, name, dtype, call):
+    with pytest.raises(TypeError, match=f"^{name}.*{message}"):
+        call(MEANINGS[message](dtype))
+
+
+def test_masked_and_foreign_numbers_of_an_epilogue():
+    for x in (np.ma.ones(5), np.ones(5).view(Metres)):
+        with pytest.raises(TypeError, match=r"^bias.*(masked array|arithmetic of its own)"):
+            ouigemm.Scaled(bias=x)
+    assert ouigemm.Scaled(np.ones(5, ">f8")).scale.dtype == np.float32  # copied, and so converted
+
+
+def test_no_room_is_said_with_the_shapes():
+    long = np.broadcast_to(np.int8(1), (1, 2**46))
+    with pytest.raises(MemoryError, match=r"no room to pack a, s8 \(1, 70368744177664\), and b, s8"):
+        ouigemm.gemm(long, long.T)
+    with pytest.raises(MemoryError, match=r"no room to pack b, s8 \(70368744177664, 1\)"):
+        ouigemm.pack(long.T)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4)])
@@ -155,3 +199,9 @@ def test_bits_of_bf16_are_uint16():
 def test_wrong_numbers_of_threads(error, threads):
     with pytest.raises(error, match="threads must be"):
         ouigemm.gemm(U8, S8, threads=threads)
+
+
+def test_numbers_of_numpy_are_numbers():
+    got = ouigemm.gemm(F32, F32, alpha=np.float32(1), beta=np.int64(0), threads=np.int64(2))
+    assert got.shape == (4, 4)
+    assert ouigemm.Requantised(relu=np.True_, zero_point=np.int8(3)).relu

@@ -55,12 +55,77 @@ def test_tensors_that_require_grad_are_refused(torch):
         "bias": lambda: ouigemm.Scaled(bias=bias),
         "scale": lambda: ouigemm.Requantised(scale=bias),
     }.items():
-        with pytest.raises(ValueError, match=rf"^{name} requires grad, .*pass {name}\.detach\(\)"):
+        with pytest.raises(TypeError, match=rf"^{name} requires grad, .*pass {name}\.detach\(\)"):
             call()
     for matrix in (layer.weight, layer.weight.T, layer.bfloat16().weight):
-        with pytest.raises(ValueError, match=r"^b requires grad"):
+        with pytest.raises(TypeError, match=r"^b requires grad"):
             ouigemm.pack(matrix)
     assert not out.any()
+
+
+def test_where_no_gradient_is_recorded_none_is_lost(torch):
+    layer, x = torch.nn.Linear(6, 4), torch.randn(3, 6)
+    for no_gradient in (torch.no_grad, torch.inference_mode):
+        with no_gradient():
+            got = ouigemm.gemm(x, layer.weight.T, epilogue=ouigemm.Scaled(bias=layer.bias))
+            torch.testing.assert_close(got, layer(x))
+            half = layer.weight.bfloat16().T
+            torch.testing.assert_close(ouigemm.gemm(x.bfloat16(), half), x.bfloat16().float() @ half.float())
+            ouigemm.gemm(x, layer.weight.T, out=torch.zeros(3, 4))
+
+
+def test_autograd_learns_that_a_tensor_was_overwritten(torch):
+    """The backward pass of factor · memory needs what memory held."""
+    for out in (lambda memory: memory, lambda memory: memory[:2], lambda memory: memory.detach()):
+        factor, memory = torch.randn(3, 3, requires_grad=True), torch.randn(3, 3)
+        product = (factor * memory).sum()
+        written = out(memory)
+        ouigemm.gemm(torch.ones(len(written), 3), torch.ones(3, 3), written)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            product.backward()
+
+
+@pytest.mark.filterwarnings("ignore")  # half of these states are called prototypes by torch
+def test_tensors_in_a_state_of_their_own_are_refused(torch):
+    """Each with the name of the state, whether it is read or written."""
+    from torch.autograd import forward_ad
+    from torch.masked import masked_tensor
+
+    x, ones = torch.ones(2, 2), np.ones((2, 2), np.float32)
+
+    def in_a_level(use):
+        with forward_ad.dual_level():
+            use(forward_ad.make_dual(x, x))
+
+    def transformed(transform, *others):
+        return lambda use: transform(lambda v: (use(v), v.sum())[1])(*others, torch.ones(3, 2, 2))
+
+    states = {
+        "negative bit set: pass x.resolve_neg": lambda use: use(torch._neg_view(x)),
+        "negative bit set": lambda use: use(torch._neg_view(x.bfloat16())),
+        "functorch": transformed(torch.func.vmap),
+        "transform of functorch": transformed(torch.func.grad),
+        "tangent of forward-mode AD": in_a_level,
+        "not a MaskedTensor": lambda use: use(masked_tensor(x, x > 0)),
+        "not a NestedTensor": lambda use: use(
+            torch.nested.nested_tensor([torch.ones(2)] * 2, layout=torch.jagged)
+        ),
+        "not nested": lambda use: use(torch.nested.nested_tensor([torch.ones(2)] * 2)),
+        "not torch._mkldnn": lambda use: use(x.to_mkldnn()),
+        "not torch.sparse_csr": lambda use: use(x.to_sparse_csr()),
+        "torch.qint8": lambda use: use(torch.quantize_per_tensor(x, 1.0, 0, torch.qint8)),
+        "ZeroTensor": lambda use: use(torch._efficientzerotensor((2, 2))),
+    }
+    uses = {
+        "a": lambda v: ouigemm.gemm(v, ones),
+        "b": ouigemm.pack,
+        "out": lambda v: ouigemm.gemm(ones, ones, v),
+        "bits": ouigemm.hamming,
+    }
+    for message, in_state in states.items():
+        for name, use in uses.items():
+            with pytest.raises(TypeError, match=f"^{name} .*{message.replace(' x.', f' {name}.')}"):
+                in_state(use)
 
 
 def test_detached_parameters_give_the_output_of_the_layer(torch):

@@ -122,3 +122,34 @@ def test_spawned_processes(rng):
     process.start()
     process.join(60)
     assert process.exitcode == 0
+
+
+def _ends_in_the_middle():
+    """Daemon threads compute while the interpreter ends."""
+    matrix, started = np.ones((600, 600), np.float32), []
+    calls = [
+        lambda: ouigemm.gemm(matrix, matrix, threads=1),
+        lambda: ouigemm.gemm(matrix, matrix, threads=2),
+        lambda: ouigemm.pack(matrix),
+        lambda: ouigemm.hamming(matrix.view(np.uint8)),
+    ]
+
+    def repeat(call, running):
+        while True:
+            call()
+            running.set()
+
+    for call in calls:
+        started.append(threading.Event())
+        threading.Thread(target=repeat, args=(call, started[-1]), daemon=True).start()
+    for running in started:
+        running.wait(60)
+
+
+def test_the_interpreter_ends_while_a_daemon_thread_computes(capfd):
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_ends_in_the_middle)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert capfd.readouterr().err == ""

@@ -1,6 +1,8 @@
 """B packed once."""
 
+import copy
 import gc
+import pickle
 
 import numpy as np
 import pytest
@@ -64,3 +66,10 @@ def test_weights_describe_themselves(rng):
 def test_no_weights_of_unsigned_bytes():
     with pytest.raises(TypeError, match=r"b is u8 \(3, 4\): no product takes u8 on the right"):
         ouigemm.pack(np.zeros((3, 4), np.uint8))
+
+
+def test_weights_are_copied_by_reference_and_not_pickled():
+    weights = ouigemm.pack(np.eye(3, dtype=np.float32))
+    assert copy.copy(weights) is copy.deepcopy([weights])[0] is weights
+    with pytest.raises(TypeError, match=r"Weights\(f32 \(3, 3\).* pack it where it is used"):
+        pickle.dumps(weights)

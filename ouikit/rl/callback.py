@@ -19,13 +19,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import ArrayLike
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
-from torch import Tensor, nn
+from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
+from torch import Tensor
 
 from ouikit.oui import balance_oui
 from ouikit.patterns import flip_rate, record_patterns
+from ouikit.rl.policies import evaluation, features, hidden, networks
 
 Row = dict[str, float]
 TRAINING = {"clipped": "train/clip_fraction", "kl": "train/approx_kl", "entropy": "train/entropy_loss"}
@@ -40,9 +43,9 @@ class OUICallback(BaseCallback):
     one long `learn`.
 
     Args:
-        probe: states `[B, …]` as the environment gives them, B ≥ 2, the same for both networks; None takes
-            `size` states evenly from the first rollout, those of the initial policy. Balance OUI depends on
-            B: compare at equal B.
+        probe: states `[B, …]` as the environment gives them, B ≥ 2, the same for both networks (of discrete
+            observations the numbers `[B]`); None takes `size` states evenly from the first rollout, those of
+            the initial policy. Balance OUI depends on B: compare at equal B.
         size: B where the probe is None; a shorter rollout gives all its states.
 
     `history` has one row per reading, a mapping with
@@ -58,10 +61,15 @@ class OUICallback(BaseCallback):
     All but the counts go to SB3's logger under `oui/`. Where a network's output is not finite, its indicator
     and its flips are nan.
 
+    The hidden layers are the linear ones of the policy's `mlp_extractor`, in evaluation mode; a features
+    extractor before them, as of images, is not read.
+
     Raises:
-        ValueError: when training starts, for a probe of fewer than two states or of another shape than the
-            environment's, or a network without hidden layers.
-        TypeError: for a model without separate actor and critic layers, or dictionary observations.
+        ValueError: when training starts, for a probe of fewer than two states, of another shape than the
+            environment's or with states that it does not have, or a network without hidden layers.
+        TypeError: when training starts, for a policy without an actor and a critic of their own, with other
+            layers in them, or with a stage between features and them (recurrent policies); for dictionary
+            observations; for a masked probe.
     """
 
     def __init__(self, probe: ArrayLike | None = None, *, size: int = 256, verbose: int = 0) -> None:
@@ -69,6 +77,8 @@ class OUICallback(BaseCallback):
         if size < 2:
             raise ValueError(f"size = {size}: an indicator compares states, so a probe needs at least 2")
         self.size = size
+        if np.ma.is_masked(probe):
+            raise TypeError("the probe is a masked array: leave out the states with masked values")
         self.probe = None if probe is None else np.asarray(probe)
         self.history: list[Row] = []
         self._first: dict[str, dict[str, Tensor]] = {}
@@ -83,15 +93,15 @@ class OUICallback(BaseCallback):
             raise TypeError(
                 f"{type(self.model).__name__} has no actor-critic policy; OUICallback watches PPO and A2C"
             )
-        if not isinstance(self.model.observation_space.shape, tuple):
-            raise TypeError(f"observations must be arrays, not {self.model.observation_space}")
-        layers = policy.mlp_extractor
-        self._nets = {"actor": layers.policy_net, "critic": layers.value_net}
-        self._layers = {name: _hidden(name, net) for name, net in self._nets.items()}
+        space = self.model.observation_space
+        if not isinstance(space.shape, tuple):
+            raise TypeError(f"observations must be arrays, not {space}")
+        self._nets = networks(policy)
+        self._layers = {name: hidden(name, net) for name, net in self._nets.items()}
         self._go_on() if self._goes_on() else self._start_anew()
         self._watched = self.model
         if self.probe is not None:
-            _check(self.probe, self.model.observation_space.shape)
+            self.probe = _checked(self.probe, space)
 
     def _goes_on(self) -> bool:
         return self.model is self._watched and self.model.num_timesteps > 0 and bool(self.history)
@@ -110,7 +120,8 @@ class OUICallback(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         if self.probe is None:
-            self.probe = _spread(self.model.rollout_buffer.observations, self.size)  # type: ignore[attr-defined]
+            states = self.model.rollout_buffer.observations  # type: ignore[attr-defined]
+            self.probe = _spread(states, self.size, self.model.observation_space)
         row = self._read()
         for name, value in row.items():
             if name not in ("updates", "step"):
@@ -144,35 +155,32 @@ class OUICallback(BaseCallback):
     def _patterns(self) -> dict[str, tuple[bool, dict[str, Tensor]]]:
         """Each network's bits on the probe, and whether what it gives is finite."""
         policy: Any = self.model.policy
-        states, _ = policy.obs_to_tensor(self.probe)
-        extractors = (policy.pi_features_extractor, policy.vf_features_extractor)
         found = {}
-        for (name, net), extractor in zip(self._nets.items(), extractors, strict=True):
-            with record_patterns(net, self._layers[name]) as patterns:
-                out = net(policy.extract_features(states, extractor))
-            found[name] = (bool(out.isfinite().all()), dict(patterns))
+        with evaluation(policy):
+            states, _ = policy.obs_to_tensor(self.probe)
+            for (name, net), given in zip(self._nets.items(), features(policy, states), strict=True):
+                with record_patterns(net, self._layers[name]) as patterns:
+                    out = net(given)
+                found[name] = (bool(out.isfinite().all()), dict(patterns))
         return found
 
 
-def _hidden(name: str, net: nn.Module) -> list[str]:
-    """The linear layers of a network of SB3's extractor: all are hidden, the heads are elsewhere."""
-    layers = [layer for layer, module in net.named_modules() if isinstance(module, nn.Linear)]
-    if not layers:
-        raise ValueError(
-            f"the {name} has no hidden layers of its own: give "
-            "policy_kwargs=dict(net_arch=dict(pi=[…], vf=[…]))"
-        )
-    return layers
+def _checked(probe: np.ndarray, space: spaces.Space) -> np.ndarray:
+    """States of this space, images with their channels first."""
+    shape = space.shape or ()
+    states = maybe_transpose(probe, space) if is_image_space(space) and probe.ndim == 4 else probe
+    if states.shape[1:] != shape or len(states.shape) == 0 or len(states) < 2:
+        raise ValueError(f"the probe must be [{', '.join(map(str, ('B ≥ 2', *shape)))}], not {probe.shape}")
+    if not isinstance(space, spaces.Box):
+        whole = states.astype(space.dtype)
+        if (whole != states).any() or not all(map(space.contains, whole)):
+            raise ValueError(f"the probe has states that are not in {space}")
+    return states
 
 
-def _check(probe: np.ndarray, shape: tuple[int, ...]) -> None:
-    if probe.shape[1:] != shape or len(probe) < 2:
-        raise ValueError(f"the probe must be [B ≥ 2, {', '.join(map(str, shape))}], not {probe.shape}")
-
-
-def _spread(observations: np.ndarray, size: int) -> np.ndarray:
+def _spread(observations: np.ndarray, size: int, space: spaces.Space) -> np.ndarray:
     """`size` states evenly from a rollout `[steps, environments, …]`, as many of each environment."""
-    states = observations.swapaxes(0, 1).reshape(-1, *observations.shape[2:])
+    states = observations.swapaxes(0, 1).reshape(-1, *(space.shape or ()))
     if len(states) < 2:
         raise ValueError("the first rollout has a single state: raise n_steps, or give a probe")
     return states[evenly(len(states), size)].copy()

@@ -65,9 +65,12 @@ class Each:
         self._envs = SyncVectorEnv([one] * len(seeds), autoreset_mode=AutoresetMode.SAME_STEP)
         self._seeds: list[int | None] = list(seeds)
         states, actions = self._envs.single_observation_space, self._envs.single_action_space
-        if not isinstance(actions, gym.spaces.Discrete) or len(states.shape or ()) != 1:
-            raise TypeError(f"{env}: actions must be discrete and states vectors, not {actions} and {states}")
-        self.inputs, self.actions = states.shape[0], int(actions.n)  # type: ignore[index]
+        discrete = isinstance(actions, gym.spaces.Discrete) and actions.start == 0
+        if not (discrete and isinstance(states, gym.spaces.Box) and len(states.shape) == 1):
+            raise TypeError(
+                f"{env}: actions must be discrete, from 0 on, and states vectors, not {actions} and {states}"
+            )
+        self.inputs, self.actions = states.shape[0], int(actions.n)  # type: ignore[attr-defined]
 
     def reset(self) -> np.ndarray:
         return self._envs.reset(seed=self._seeds)[0].astype(np.float32)

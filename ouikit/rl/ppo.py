@@ -17,6 +17,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from torch import nn
 
 from ouikit.rl.callback import OUICallback
+from ouikit.rl.policies import features
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
@@ -126,8 +127,8 @@ def first_update(
 ) -> tuple[nn.Sequential, torch.Tensor, dict[str, torch.Tensor]]:
     """What the first update does to a real actor: (its hidden layers before, states, change of each weight).
 
-    All in float64, as `ouikit.signals.flip_bounds` wants them; the states are the frozen probe, `[B, n]`,
-    and the change, after less before, is named as in `named_parameters()`.
+    All in float64, as `ouikit.signals.flip_bounds` wants them; the states are the frozen probe, `[B, n]` as
+    the actor is given it, and the change, after less before, is named as in `named_parameters()`.
     """
     model = model_of(settings, seed)
     net = model.policy.mlp_extractor.policy_net
@@ -136,7 +137,8 @@ def first_update(
     model.env.close()  # type: ignore[union-attr]
     old = dict(before.named_parameters())
     change = {name: (new.double() - old[name]).detach() for name, new in net.named_parameters()}
-    return before, torch.as_tensor(watch.probe).double(), change
+    states, _ = model.policy.obs_to_tensor(watch.probe)  # type: ignore[arg-type]
+    return before, features(model.policy, states)[0].double(), change
 
 
 def final_return(run: Run, settings: Settings, share: float = 0.1) -> float:

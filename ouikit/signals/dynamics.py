@@ -30,7 +30,9 @@ class Dynamics:
     """Follows a model while it trains: call `step` after every optimiser step.
 
     Args:
-        model: any module with gates; its trainable parameters are the weights that are followed.
+        model: any module with gates; its trainable parameters are the weights that are followed, by name. One
+            that is frozen or unfrozen meanwhile counts from reading to reading: a step moves what was
+            trainable, and of the same shape, at the reading before.
         inputs: fixed samples [B, …], B ≥ 2, on the model's device, read in evaluation mode at each step.
         layers: as in `ouikit.record_patterns`.
 
@@ -39,38 +41,43 @@ class Dynamics:
 
     def __init__(self, model: nn.Module, inputs: Tensor, *, layers: Iterable[str] | None = None) -> None:
         self.probe = Probe(model, inputs, layers=layers)
-        self._weights = self._copy()
+        self._weights = self._trainable()
         self._patterns = self.probe.patterns()
         self._curves: dict[str, list[float]] = {"weights": [], "relative_weights": [], "patterns": []}
 
     @torch.no_grad()
     def step(self) -> None:
         """Read what changed since the last call, or since the beginning."""
-        weights, patterns = self._copy(), self.probe.patterns()
-        moved = _norm([new - old for new, old in zip(weights, self._weights, strict=True)])
+        patterns, now, before = self.probe.patterns(), dict(self._parameters()), self._weights
+        followed = [name for name, old in before.items() if name in now and now[name].shape == old.shape]
+        moved = _norm([now[name] - before[name] for name in followed])
+        size = _norm([before[name] for name in followed])
         flips = {name: flip_rate(self._patterns[name], bits) for name, bits in patterns.items()}
         values = {
             "weights": moved,
-            "relative_weights": moved / _norm(self._weights),
+            "relative_weights": moved / size if size else math.nan,
             "patterns": sum(flips.values()) / len(flips),
             **{f"patterns/{name}": rate for name, rate in flips.items()},
         }
         for name, value in values.items():
             self._curves.setdefault(name, []).append(value)
-        self._weights, self._patterns = weights, patterns
+        self._weights, self._patterns = self._trainable(), patterns
 
     def curves(self) -> dict[str, Curve]:
         """What was read, by name; float64 [T], T calls of `step`.
 
         weights: ‖θ_{t+1} − θ_t‖₂ over all trainable parameters.
-        relative_weights: the same over ‖θ_t‖₂.
+        relative_weights: the same over ‖θ_t‖₂; nan where that is 0, as while everything is frozen.
         patterns: the share of a layer's bits [B, units…] that flipped; mean over layers, of equal weight.
         patterns/<layer>: that share, layer by layer.
         """
         return {name: np.array(values) for name, values in self._curves.items()}
 
-    def _copy(self) -> list[Tensor]:
-        return [p.detach().clone() for p in self.probe.model.parameters() if p.requires_grad]
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return self.probe.model.named_parameters()
+
+    def _trainable(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self._parameters() if p.requires_grad}
 
 
 def moving_average(curve: ArrayLike, window: int = WINDOW) -> Curve:
@@ -194,6 +201,8 @@ def summary(curves: Mapping[str, Curve], steps: int = 50) -> list[dict[str, floa
 
 
 def _changes(curve: ArrayLike) -> Curve:
+    if np.ma.is_masked(curve):
+        raise ValueError("a curve has no masked values: say nan for what is unknown, curve.filled(nan)")
     values = np.asarray(curve, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"a curve is a non-empty list of numbers: got shape {values.shape}")

@@ -1,12 +1,14 @@
 """Networks as chains of products: f32 equals torch, 8 bits equal a plain integer reference, to the bit."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 pytest.importorskip("ouigemm")
-from ouikit.products.quantised import STAGES, ProductNet, im2row, layers
+from ouikit.products.quantised import STAGES, ProductNet
 
 
 def net() -> nn.Sequential:
@@ -32,53 +34,53 @@ def test_in_f32_it_is_the_network(images):
         np.testing.assert_allclose(ProductNet(model)(images), model(images).numpy(), atol=1e-5)
 
 
-def test_im2row_is_torchs_unfold(images):
-    rows, shape = im2row(images.permute(0, 2, 3, 1).numpy(), 3, 1)
-    unfolded = nn.functional.unfold(images, 3, padding=1)  # [B, C·9, H·W]
-    want = unfolded.reshape(6, 2, 9, 80).permute(0, 3, 2, 1).reshape(480, 18)
-    assert shape == (6, 10, 8)
-    np.testing.assert_array_equal(rows, want.numpy())
-
-
 def by_hand(model, calibration, images):
-    """The 8-bit network in plain NumPy integers and floats, layer by layer."""
-    f = np.float32
-    plain = ProductNet(model)
-    entering, x = [], calibration.permute(0, 2, 3, 1).numpy()
-    for step in plain.steps:  # what enters each product, in f32
-        if isinstance(step, str):
-            x = (
-                x.reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).max((2, 4))
-                if step == "pool"
-                else x.mean((1, 2))
-            )
+    """The 8-bit network by torch's own layers on whole numbers in float64, which are exact."""
+    entering, x = [], calibration
+    for module in model:  # what enters each product, in f32
+        entering += [abs(x).max().item()] if hasattr(module, "weight") else []
+        x = module(x)
+    products = [i for i, module in enumerate(model) if hasattr(module, "weight")]
+    positive = [isinstance(model[i + 1 : i + 2][0], nn.ReLU) for i in products[:-1]]
+    scales = [top / (255 if relu else 127) for top, relu in zip(entering, [False, *positive], strict=True)]
+    x, at = (images / scales[0]).round().clamp(-127, 127).double(), 0
+    for i, module in enumerate(model):
+        if i not in products:
+            x = module(x).round() if isinstance(module, nn.AdaptiveAvgPool2d) else module(x)
             continue
-        entering.append(abs(x).max())
-        rows, shape = im2row(x, step.size, step.padding) if x.ndim == 4 else (x, x.shape[:1])
-        x = rows @ step.weight + step.bias
-        x = (np.maximum(x, 0) if step.relu else x).reshape(*shape, -1)
-    scales = [float(top) / (255 if i else 127) for i, top in enumerate(entering)]
-    x, at = np.clip(np.rint(images.permute(0, 2, 3, 1).numpy() / scales[0]), -127, 127).astype(int), 0
-    for step in plain.steps:
-        if isinstance(step, str):
-            if step == "pool":
-                x = x.reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).max((2, 4))
-            else:
-                x = np.rint(x.mean((1, 2), dtype=f)).astype(int)
-            continue
-        unit = float(abs(step.weight).max()) / 127
-        rows, shape = im2row(x, step.size, step.padding) if x.ndim == 4 else (x, x.shape[:1])
-        sums = (rows @ np.rint(step.weight / unit).astype(int)).astype(f)
-        after = scales[at + 1] if at + 1 < len(scales) else 1.0
-        x = sums * f(scales[at] * unit / after) + (step.bias / f(after)).astype(f)
-        x = (np.maximum(x, 0) if step.relu else x).reshape(*shape, -1)
-        if at + 1 < len(scales):
-            x = np.clip(np.rint(x), 0, 255).astype(int)
+        unit, whole = module.weight.abs().max().item() / 127, copy.deepcopy(module).double()
+        whole.weight.data, whole.bias = (module.weight.double() / unit).round(), None
+        sums = whole(x).float()
+        shape = [1, -1, *[1] * (sums.ndim - 2)]
+        last = i == products[-1]
+        after = 1.0 if last else scales[at + 1]
+        x = sums * np.float32(scales[at] * unit / after)
+        if module.bias is not None:
+            x = x + (module.bias / np.float32(after)).reshape(shape)
+        if not last:
+            x = x.relu().round().clamp(0, 255) if positive[at] else x.round().clamp(-128, 127)
+            x = x.double()
         at += 1
-    return x
+    return x.detach().numpy()
 
 
-def test_in_8_bits_it_is_plain_integer_arithmetic(images):
+def without_relus() -> nn.Sequential:
+    """Numbers of both signs enter every product; every option of a window is used."""
+    torch.manual_seed(3)
+    look = {"kernel_size": (3, 2), "stride": (1, 2), "padding": (2, 1), "dilation": (2, 1)}
+    return nn.Sequential(
+        nn.Conv2d(2, 4, **look, padding_mode="reflect"),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.Conv2d(4, 3, 2, padding="same", bias=False),
+        nn.Flatten(),
+        nn.Linear(45, 4),
+        nn.Linear(4, 5),
+    ).eval()
+
+
+@pytest.mark.parametrize("net", [net, without_relus])
+@torch.no_grad()
+def test_in_8_bits_it_is_plain_integer_arithmetic(net, images):
     model = net()
     got = ProductNet(model, calibration=images)(images)
     np.testing.assert_allclose(got, by_hand(model, images, images), rtol=1e-6, atol=1e-6)
@@ -89,6 +91,9 @@ def test_8_bits_are_near_f32(images):
     model = net()
     exact, rounded = ProductNet(model)(images), ProductNet(model, calibration=images)(images)
     assert 0 < abs(exact - rounded).max() < 0.05 * abs(exact).max()
+    signed = without_relus()
+    exact, rounded = ProductNet(signed)(images), ProductNet(signed, calibration=images)(images)
+    assert 0 < abs(exact - rounded).max() < 0.1 * abs(exact).max()
 
 
 def test_shapes_and_times_of_every_layer(images):
@@ -100,21 +105,25 @@ def test_shapes_and_times_of_every_layer(images):
     assert {layer for layer, _ in quantised.seconds} == {"0", "3", "7"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        nn.Conv2d(2, 2, 3, stride=2),
-        nn.Conv2d(2, 2, (3, 1)),
-        nn.Conv2d(2, 2, 1, groups=2),
-        nn.Tanh(),
-        nn.MaxPool2d(3),
-    ],
-)
-def test_other_modules_are_refused_by_name(module):
-    with pytest.raises(ValueError, match=r"0: .* cannot be run as a product"):
-        layers(nn.Sequential(module))
-
-
 def test_calibration_without_a_signal_is_refused(images):
     with pytest.raises(ValueError, match="without a scale"):
         ProductNet(net(), calibration=0 * images)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (torch.zeros(2, 10, 8), r"not torch.float32 \(2, 10, 8\) on cpu"),
+        (torch.zeros(6, 2, 10, 8, dtype=torch.float64), "not torch.float64"),
+        (torch.zeros(6, 2, 10, 8, dtype=torch.uint8), "not torch.uint8"),
+        (torch.zeros(6, 2, 10, 8, device="meta"), "on meta"),
+    ],
+)
+def test_other_images_are_refused(wrong, message):
+    for call in (ProductNet(net()), lambda images: ProductNet(net(), calibration=images)):
+        with pytest.raises(ValueError, match=message):
+            call(wrong)
+
+
+def test_an_empty_batch_gives_no_rows(images):
+    assert ProductNet(net(), calibration=images)(images[:0]).shape == (0, 4)

@@ -348,6 +348,29 @@ def test_every_environment_of_the_study_can_be_made():
         envs.close()
 
 
+@pytest.mark.parametrize(
+    ("states", "actions"),
+    [
+        (gym.spaces.MultiDiscrete([3, 4]), gym.spaces.Discrete(2)),  # numbers that name things
+        (gym.spaces.MultiBinary(4), gym.spaces.Discrete(2)),
+        (gym.spaces.Box(-1, 1, (2, 2)), gym.spaces.Discrete(2)),
+        (gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2, start=1)),  # whose actions are 1 and 2
+    ],
+)
+def test_spaces_that_a_network_of_vectors_would_misread_are_refused(states, actions):
+    class Other(gym.Env):
+        observation_space, action_space = states, actions
+
+    gym.register("Other-v0", Other)
+    try:
+        with pytest.raises(
+            TypeError, match="Other-v0: actions must be discrete, from 0 on, and states vectors"
+        ):
+            environments.make("Other-v0", [0])
+    finally:
+        del gym.registry["Other-v0"]
+
+
 def test_what_cannot_be_trained_says_why():
     with pytest.raises(TypeError, match="discrete"):
         lockstep.train(replace(SMALL, env="Pendulum-v1"), [1e-3], [0])

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -10,8 +11,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import hooks_of
+from gymnasium import spaces
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from ouikit import balance_oui
@@ -27,6 +31,10 @@ def small_ppo(env="CartPole-v1", **options):
     defaults = {"n_steps": 64, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu"}
     nets = {"net_arch": {"pi": [8, 8], "vf": [8]}}
     return PPO("MlpPolicy", env, **{**defaults, "policy_kwargs": nets, **options})
+
+
+def frozen_lake():
+    return small_ppo("FrozenLake-v1")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -149,11 +157,210 @@ def test_networks_that_are_not_finite_have_no_indicator():
         (lambda: small_ppo(policy_kwargs={"net_arch": []}), OUICallback, ValueError, "no hidden layers"),
         (lambda: DQN("MlpPolicy", "CartPole-v1", device="cpu"), OUICallback, TypeError, "no actor-critic"),
         (small_ppo, lambda: OUICallback(size=1), ValueError, "at least 2"),
+        (small_ppo, lambda: OUICallback(np.ma.masked_less(np.eye(4), 1)), TypeError, "masked"),
+        (frozen_lake, lambda: OUICallback([3, 16]), ValueError, r"not in Discrete\(16\)"),
+        (frozen_lake, lambda: OUICallback([3, 0.5]), ValueError, r"not in Discrete\(16\)"),
+        (frozen_lake, lambda: OUICallback([[3], [4]]), ValueError, r"\[B ≥ 2\], not \(2, 1\)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_watched_says_why(model, watch, error, message):
     with pytest.raises(error, match=message):
         model().learn(64, callback=watch())
+
+
+class Random(gym.Env):
+    """States and actions of any space; an episode has five steps."""
+
+    def __init__(self, states, actions=None):
+        self.observation_space, self.action_space = states, actions or spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.time = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.time += 1
+        return self.observation_space.sample(), 1.0, self.time == 5, False, {}
+
+
+BOX = spaces.Box(-1, 1, (4,), np.float32)
+IMAGES = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("states", "probe", "shape"),
+    [
+        (spaces.Discrete(7), np.arange(7), (16,)),
+        (spaces.MultiDiscrete([3, 4]), np.array([[2, 0], [0, 3], [1, 1]]), (16, 2)),
+        (spaces.MultiBinary((2, 3)), np.eye(6).reshape(6, 2, 3), (16, 2, 3)),
+        (BOX, np.linspace(-1, 1, 12).reshape(3, 4), (16, 4)),
+        (IMAGES, np.arange(3 * 36 * 36 * 3).reshape(3, 36, 36, 3).astype(np.uint8), (16, 3, 36, 36)),
+    ],
+)
+def test_states_of_every_kind_of_array(states, probe, shape):
+    """Of the first rollout, and given; a reading is the sign of what the policy's own pass computes."""
+    options = {"features_extractor_class": Pixels} if states is IMAGES else {}
+    nets = {"net_arch": {"pi": [8], "vf": [8]}, **options}
+    for given in (None, probe):
+        model, watch = small_ppo(Random(states), policy_kwargs=nets), OUICallback(given, size=16)
+        model.learn(64, callback=watch)
+        assert watch.probe.shape == (shape if given is None else (len(probe), *shape[1:]))
+        assert [watch.history[-1][net] for net in ("actor", "critic")] == pytest.approx(
+            as_the_policy_acts(model, watch.probe if given is None else given)
+        )
+
+
+def as_the_policy_acts(model, states):
+    """Balance OUI of the first layers of actor and critic in a pass of the whole policy."""
+    bits, extractor = [], model.policy.mlp_extractor
+    for net in (extractor.policy_net, extractor.value_net):
+        net[0].register_forward_hook(lambda module, args, out: bits.append(out > 0))
+    model.policy.set_training_mode(False)
+    with torch.no_grad():
+        model.policy(model.policy.obs_to_tensor(states)[0])
+    return [balance_oui(layer) for layer in bits]
+
+
+class Pixels(BaseFeaturesExtractor):
+    """A features extractor with a mode: what it gives in training is random."""
+
+    def __init__(self, space):
+        super().__init__(space, 12)
+        self.layers = nn.Sequential(
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.BatchNorm1d(12), nn.Dropout(0.5)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"share_features_extractor": False},
+        {"squash_output": True},
+        {"net_arch": [8]},
+        {"ortho_init": False, "activation_fn": nn.ReLU},
+    ],
+)
+def test_policies_of_sb3_in_all_their_forms(options):
+    nets = {"net_arch": {"pi": [8], "vf": [8]}, **options}
+    squashed = "squash_output" in options
+    model = small_ppo(Random(BOX, BOX if squashed else None), policy_kwargs=nets, use_sde=squashed)
+    model.learn(128, callback=(watch := OUICallback(size=16)))
+    assert all(0 <= row[net] <= 1 for row in watch.history for net in ("actor", "critic"))
+
+
+class Own(nn.Module):
+    """An extractor as users write them; subclasses do what cannot be read."""
+
+    latent_dim_pi = latent_dim_vf = 8
+
+    def __init__(self, width):
+        super().__init__()
+        self.policy_net, self.value_net = (nn.Sequential(nn.Linear(width, 8), nn.Tanh()) for _ in range(2))
+
+    def forward(self, x):
+        return self.forward_actor(x), self.forward_critic(x)
+
+    def forward_actor(self, x):
+        return self.policy_net(x)
+
+    def forward_critic(self, x):
+        return self.value_net(x)
+
+
+class Trunk(Own):
+    """Neither has a network of its own."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.trunk = self.policy_net
+        del self.policy_net, self.value_net
+
+    def forward_actor(self, x):
+        return self.trunk(x)
+
+    forward_critic = forward_actor
+
+
+class Shared(Own):
+    def __init__(self, width):
+        super().__init__(width)
+        self.value_net = self.policy_net
+
+
+class Before(Own):
+    """A stage between the features and the critic."""
+
+    def forward_critic(self, x):
+        return self.value_net(torch.tanh(x) + 1)
+
+
+class Twice(Own):
+    def forward_actor(self, x):
+        return self.policy_net(x) + self.policy_net(x)
+
+
+class Normalised(Own):
+    def __init__(self, width):
+        super().__init__(width)
+        self.policy_net.insert(1, nn.LayerNorm(8))
+
+
+class WithMemory(ActorCriticPolicy):
+    """Acts on more than the state, as recurrent policies do."""
+
+    def forward(self, obs, memory, deterministic=False):
+        return super().forward(obs, deterministic)
+
+
+def policy_with(extractor):
+    class Policy(ActorCriticPolicy):
+        def _build_mlp_extractor(self):
+            self.mlp_extractor = extractor(self.features_dim)
+
+    return Policy
+
+
+def test_an_extractor_of_ones_own_is_read():
+    model = PPO(policy_with(Own), "CartPole-v1", n_steps=64, batch_size=32, device="cpu")
+    model.learn(64, callback=(watch := OUICallback(size=16)))
+    assert len(watch.history) == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (policy_with(Trunk), "Trunk keeps no actor of its own: it has no network 'policy_net'"),
+        (policy_with(Shared), "Shared share weights"),
+        (policy_with(Before), "gives its critic something else than the features"),
+        (policy_with(Twice), "gives its actor something else than the features, once"),
+        (policy_with(Normalised), "the actor has a LayerNorm at '1'"),
+        (WithMemory, "WithMemory acts on more than states: .*'memory'"),
+    ],
+)
+def test_other_policies_are_refused_when_training_starts(policy, message):
+    model = PPO(policy, "CartPole-v1", n_steps=64, batch_size=32, device="cpu")
+    with pytest.raises(TypeError, match=message):
+        model.learn(64, callback=OUICallback())
+    assert model.num_timesteps == 0
+    assert hooks_of(model.policy) == 0
+
+
+def test_readings_leave_a_policys_mode_and_statistics_alone():
+    def learn(callback):
+        options = {"features_extractor_class": Pixels, "net_arch": {"pi": [8], "vf": [8]}}
+        model = small_ppo(Random(IMAGES), policy_kwargs=options)
+        model.env.seed(0)
+        model.env.envs[0].observation_space.seed(0)
+        return model.learn(128, callback=callback).policy
+
+    plain, watched = learn(None), learn(OUICallback(size=16))
+    assert watched.training == plain.training
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, watched.state_dict()[name]), name
 
 
 def test_seeds_share_no_environment_stream():
@@ -213,6 +420,12 @@ def test_the_first_update_is_the_difference_of_two_networks():
     radius = flip_bounds.certified_radius(net, states, change)
     assert (radius > 0).all()
     assert (flip_bounds.flips(net, states, change, 0.99 * radius) == 0).all()
+
+
+def test_the_actor_of_discrete_states_is_given_one_of_them():
+    net, states, _ = ppo.first_update(replace(SMALL, env="FrozenLake-v1"), 0)
+    assert states.shape == (32, net[0].in_features)
+    assert (states.sum(1) == 1).all()
 
 
 class Fake:

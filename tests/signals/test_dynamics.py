@@ -85,6 +85,53 @@ def test_frozen_weights_are_not_followed() -> None:
     assert watch.curves()["weights"].tolist() == [0]
 
 
+def test_weights_are_followed_by_name_while_layers_are_frozen_and_unfrozen() -> None:
+    """By hand: 3 of the first layer, then nothing (the head was frozen before), then 4 of the head."""
+    model = TwoUnits()
+    model.head.requires_grad_(False)
+    watch = Dynamics(model, torch.ones(2, 1))
+
+    def step(parameter: nn.Parameter, by: float) -> None:
+        with torch.no_grad():
+            parameter[0, 0] += by
+        watch.step()
+
+    with torch.no_grad():
+        model.first[0, 0] += 3
+    model.first.requires_grad_(False)  # after its step, which counts
+    watch.step()
+    model.head.requires_grad_(True)
+    step(model.head, 7)  # not trainable at the reading before
+    step(model.head, 4)
+    assert watch.curves()["weights"].tolist() == [3, 0, 4]
+
+
+def test_unfreezing_moves_nothing() -> None:
+    """Layers of one shape, of which others are trained at each reading."""
+    model = nn.Sequential(*[m for _ in range(3) for m in (nn.Linear(4, 4), nn.ReLU())])
+    watch = Dynamics(model, torch.ones(2, 4))
+    for trained in ((0,), (2,), (0, 2, 4), (), (4,)):
+        for index in (0, 2, 4):
+            model[index].requires_grad_(index in trained)
+        watch.step()
+    assert watch.curves()["weights"].tolist() == [0] * 5
+    relative = watch.curves()["relative_weights"]
+    assert [math.isnan(value) for value in relative] == [False, False, False, False, True]  # all were frozen
+
+
+def test_a_layer_of_another_size_counts_from_then_on() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    watch = Dynamics(model, torch.ones(2, 2))
+    model[2] = nn.Linear(3, 5)
+    with torch.no_grad():
+        model[0].bias[0] += 2  # type: ignore[union-attr,operator,index]
+    watch.step()
+    with torch.no_grad():
+        model[2].bias[0] += 1  # type: ignore[union-attr,operator,index]
+    watch.step()
+    assert watch.curves()["weights"].tolist() == pytest.approx([2, 1])
+
+
 def test_watching_does_not_change_the_training() -> None:
     digits = data.load("digits", train_size=200)
     ends = []
@@ -213,6 +260,7 @@ def test_a_diverged_run_is_unknown_not_dropped() -> None:
     [
         (lambda: auc([]), "non-empty"),
         (lambda: auc([[1.0]]), r"\(1, 1\)"),
+        (lambda: auc(np.ma.masked_greater([1.0, 9.0], 5), 1), "masked values"),
         (lambda: auc([1.0, -1.0], 1), "not negative"),
         (lambda: auc([0.0] * 30), "nothing ever changes"),
         (lambda: auc([1.0] * 19), "window of 20"),
