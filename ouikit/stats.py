@@ -32,7 +32,6 @@ from pandas.api.types import is_numeric_dtype
 from scipy import stats
 from scipy.stats import mstats
 
-
 SMALL_N = 8
 RESAMPLES = 4999
 Values = NDArray[np.float64]
@@ -95,8 +94,8 @@ def paired_difference(a: Numbers, b: Numbers, level: float = 0.95) -> Estimate:
     """Mean of a − b, where each value of a and its partner in b share one seed.
 
     Pairing removes what a seed does to both arms (initial weights, order of the data); the interval is that
-    of the differences. Series and mappings are paired by their labels, lists and arrays by position. Where an
-    arm has no values there is no pair: n = 0.
+    of the differences. Series and mappings are paired by their labels, lists and arrays by position.
+    Where an arm has no values there is no pair: n = 0.
 
     >>> paired_difference({"seed 1": 5.0, "seed 2": 9.0}, {"seed 2": 8.0, "seed 1": 4.0}).value
     1.0
@@ -218,10 +217,10 @@ def settling_step(curve: Numbers, tolerance: float = 0.05, of: str = "final") ->
     if of not in ("final", "range"):
         raise ValueError(f"of must be 'final' or 'range': got {of!r}")
     y, steps = _vector(curve, "curve"), _labels(curve)
-    if steps is not None and is_numeric_dtype(steps) and not steps.is_monotonic_increasing:
-        raise ValueError(f"the curve's index is not in order, {_few(steps)}: sort it first")
     if not y.size:
         raise ValueError("curve is empty, so it has no final value")
+    if steps is not None and is_numeric_dtype(steps) and not steps.is_monotonic_increasing:
+        raise ValueError(f"the curve's index is not in order, {_few(steps)}: sort it first")
     if not math.isfinite(y[-1]):
         return y.size
     with np.errstate(invalid="ignore"):
