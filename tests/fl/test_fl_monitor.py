@@ -73,6 +73,14 @@ def grid() -> LocalGrid:
     return LocalGrid(app, 4)
 
 
+def test_arrays_of_another_network_are_refused_before_anybody_trains():
+    seen, strategy = grid(), AtypicalClientMonitor(network=network, probe=PROBE, min_available_nodes=4)
+    other = ArrayRecord(nn.Linear(3, 2).state_dict())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        strategy.start(grid=seen, initial_arrays=other, num_rounds=1)
+    assert seen._sent == 4  # each was asked for its partition
+
+
 def run(kind=AtypicalClientMonitor, rounds=1, **options):
     if issubclass(kind, AtypicalClientMonitor):
         options = {"network": network, "probe": PROBE, **options}

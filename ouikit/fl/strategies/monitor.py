@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from ouikit.fl.flower import ArrayRecord, ConfigRecord, Grid, Message
 from ouikit.fl.strategies.arrays import Arrays
 from ouikit.fl.strategies.paired import PairedFedAvg
 from ouikit.fl.strategies.replies import Reply
@@ -70,13 +71,21 @@ class AtypicalClientMonitor(PairedFedAvg):
         self._probe = Probe(network(), probe, layers=layers)
         self._probe.patterns()
 
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """As the strategy that it extends. Raises RuntimeError, too, for arrays of another network."""
+        messages = super().configure_train(server_round, arrays, config, grid)
+        if self.global_arrays:
+            self._before = reading(self._patterns(self.global_arrays))
+        return messages
+
     def scores(self, replies: list[Reply], server_round: int) -> list[dict[str, float]]:
         """Every client's divergences, z and cosine, after the scores of the strategy that it extends."""
-        before = reading(self._patterns(self.global_arrays))
         found = []
         for reply in replies:
             after = reading(self._patterns(reply.arrays))
-            found.append({name: divergence(after, before) for name, divergence in DIVERGENCES.items()})
+            found.append({name: divergence(after, self._before) for name, divergence in DIVERGENCES.items()})
         z = robust_z([scores[self.score] for scores in found])
         sizes = [reply.metrics["num-examples"] for reply in replies]
         cosines = cosine_to_mean([reply.update for reply in replies], sizes)
