@@ -125,7 +125,8 @@ ouikit.OUI, ouikit.balance_oui, ouikit.pairwise_oui, ouikit.fixed_pairs
 
 def test_a_command_waits_for_no_torch_and_no_pandas():
     """Whoever asks for a list, or for a book in which nothing changed, has no tables to read."""
-    code = "import sys, ouikit.lab.commands; sys.exit(', '.join({'torch', 'pandas'} & sys.modules.keys()) or None)"
+    code = """import sys, ouikit.lab.commands
+sys.exit(", ".join({"torch", "pandas"} & sys.modules.keys()) or None)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -12,9 +12,9 @@ from sphinx.ext import viewcode
 from ouikit.lab.keys.packages import modules
 
 
-def file_of(app: Sphinx, module: str) -> str | None:
+def file_of(app: Sphinx, modname: str) -> str | None:
     """The file of a module; None where none is found, and viewcode then writes the page again."""
-    path = modules(module.partition(".")[0]).get(module)
+    path = modules(modname.partition(".")[0]).get(modname)
     return None if path is None else str(path)
 
 
