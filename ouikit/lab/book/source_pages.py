@@ -4,6 +4,7 @@ To see whether a page is older than its module, viewcode 7.4 imports the module:
 Transformers whenever a sentence of the book has changed. The module's file is found without that.
 """
 
+from functools import cache
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -11,10 +12,12 @@ from sphinx.ext import viewcode
 
 from ouikit.lab.keys.packages import modules
 
+_modules = cache(modules)  # one build reads one tree
+
 
 def file_of(app: Sphinx, modname: str) -> str | None:
     """The file of a module; None where none is found, and viewcode then writes the page again."""
-    path = modules(modname.partition(".")[0]).get(modname)
+    path = _modules(modname.partition(".")[0]).get(modname)
     return None if path is None else str(path)
 
 
