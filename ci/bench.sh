@@ -2,5 +2,5 @@
 # make bench: every benchmark of the package; run it on an idle machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-ci/env.sh
-.venv/bin/ouikit bench
+. ci/activate.sh
+ouikit bench

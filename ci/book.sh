@@ -2,5 +2,5 @@
 # make book: the environment, every chapter at reduced scale, the HTML book.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-ci/env.sh
-.venv/bin/ouikit book
+. ci/activate.sh
+ouikit book

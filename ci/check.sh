@@ -2,8 +2,8 @@
 # make check: format, types, the form of the chapters and the fast tests, in under two minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-ci/env.sh
-export PATH="$PWD/.venv/bin:$PATH" IPYTHONDIR="$PWD/ci/ipython" PYTHONHASHSEED=0 OMP_NUM_THREADS=1
+. ci/activate.sh
+export PYTHONHASHSEED=0 OMP_NUM_THREADS=1
 ruff format --check .
 ruff check .
 mypy

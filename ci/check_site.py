@@ -3,8 +3,9 @@
     python ci/check_site.py build/html [--screenshots DIR]
 
 The first part reads files. The second opens each page over HTTP below a sub-path, at desktop and phone width,
-light and dark, and once more from file://; axe-core judges it in both themes by WCAG 2.1 AA. Without Chromium
-on PATH the second part is skipped, loudly. Exit code 1 if anything is wrong.
+looks at it in the light and, without loading it again, in the dark, and opens it once more from file://;
+axe-core judges it in both themes by WCAG 2.1 AA. Without Chromium on PATH the second part is skipped, loudly.
+Exit code 1 if anything is wrong.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LOADS = {"src", "href", "srcset", "data-src", "poster"}
 POINTS = {"canonical", "search", "next", "prev", "index", "genindex"}  # <link rel=…> that loads nothing
 OUTSIDE = re.compile(r"(https?:)?//")
+THEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 # Chromium calls its vendor's servers even so; no name but the local one may resolve.
 SWITCHES = [
@@ -158,30 +160,35 @@ def check_browser(root: Path, chromium: str, screenshots: Path | None) -> list[s
         browser = playwright.chromium.launch(executable_path=chromium, args=SWITCHES)
         site = f"{address}/{root.name}"
         for size in SIZES:
-            for theme in ("light", "dark"):
-                with opened(browser, size, theme, wrong) as page:
-                    for name in names:
-                        _visit(page, f"{site}/{name}", f"{name} ({size}, {theme})", wrong)
+            with opened(browser, size, wrong) as page:
+                for name in names:
+                    page.goto(f"{site}/{name}", wait_until="load")
+                    for theme in THEMES:
+                        _turn(page, theme)
+                        _look(page, f"{name} ({size}, {theme})", wrong)
                         if size == "desktop":  # the colours are the same on a phone
                             rules = RULES if theme == "light" else CONTRAST  # a theme changes colours only
                             _accessibility(axe, page, rules, f"{name} ({theme})", wrong)
                         if screenshots:
                             shot = f"{name.removesuffix('.html').replace('/', '-')}-{size}-{theme}.png"
                             page.screenshot(path=screenshots / shot, full_page=True)
-        with opened(browser, "desktop", "light", wrong) as page:
+                    if size == "desktop":
+                        wrong += _keyboard(page, name)
+        with opened(browser, "desktop", wrong) as page:
             for name in names:
-                _visit(page, (root / name).as_uri(), f"{name} (file://)", wrong)
-            wrong += _search(page, site) + _theme_button(page, site) + _keyboard(page, site, names)
+                page.goto((root / name).as_uri(), wait_until="load")
+                _look(page, f"{name} (file://)", wrong)
+            wrong += _search(page, site) + _theme_button(page, site)
         browser.close()
     print(f"{len(names)} pages × {len(SIZES)} widths × 2 themes in Chromium, once more from file://")
     return wrong
 
 
 @contextmanager
-def opened(browser: "Browser", size: str, theme: Any, wrong: list[str]) -> Iterator["Page"]:
+def opened(browser: "Browser", size: str, wrong: list[str]) -> Iterator["Page"]:
     """A tab that notes every failure under the address of its page."""
     width, height = SIZES[size]
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=THEMES[0])
     page = context.new_page()
     page.on("pageerror", lambda error: wrong.append(f"{page.url}: script error: {error}"))
     page.on("requestfailed", lambda r: wrong.append(f"{page.url}: {_failure(r)}") if _failure(r) else None)
@@ -203,8 +210,13 @@ def _leaves(url: str) -> bool:
     return urlsplit(url).scheme in ("http", "https", "ws", "wss") and urlsplit(url).hostname != "127.0.0.1"
 
 
-def _visit(page: "Page", url: str, name: str, wrong: list[str]) -> None:
-    page.goto(url, wait_until="load")
+def _turn(page: "Page", theme: Literal["light", "dark"]) -> None:
+    """As when the reader's system turns dark in the evening: the page follows."""
+    page.emulate_media(color_scheme=theme)
+    page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+
+
+def _look(page: "Page", name: str, wrong: list[str]) -> None:
     page.evaluate(SETTLED)
     wrong += [f"{name}: {problem}" for problem in page.evaluate(PROBLEMS)]
 
@@ -241,21 +253,15 @@ def _theme_button(page: "Page", site: str) -> list[str]:
     )
 
 
-def _keyboard(page: "Page", site: str, names: list[str]) -> list[str]:
+def _keyboard(page: "Page", name: str) -> list[str]:
     """The first Tab offers to skip the navigation; from there the next ones reach the content's links."""
-    wrong = []
-    for name in names:
-        page.goto(f"{site}/{name}")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    for _ in range(12):
         page.keyboard.press("Tab")
-        page.keyboard.press("Enter")
-        inside = False
-        for _ in range(12):
-            page.keyboard.press("Tab")
-            inside = inside or page.evaluate(
-                "document.querySelector('main').contains(document.activeElement)"
-            )
-        wrong += [] if inside else [f"{name}: the Tab key does not reach the content"]
-    return wrong
+        if page.evaluate("document.querySelector('main').contains(document.activeElement)"):
+            return []
+    return [f"{name}: the Tab key does not reach the content"]
 
 
 def main() -> int:

@@ -3,8 +3,7 @@
 # tests of products with the ladder forced to lower rungs than this machine's best, cells of records computed again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-ci/env.sh
-export PATH="$PWD/.venv/bin:$PATH"
+. ci/activate.sh
 seed=${1:-$(date +%Y%m%d)}
 pytest -q kernels/tests/test_fuzz.py --fuzz-cases 20000 --fuzz-seed "$seed"
 # A cell of each sweep behind the committed records, computed again; times of another machine resemble nothing.

@@ -2,8 +2,8 @@
 # make test: everything that CI does, cheapest first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-ci/env.sh
-export PATH="$PWD/.venv/bin:$PATH" IPYTHONDIR="$PWD/ci/ipython" PYTHONHASHSEED=0 OMP_NUM_THREADS=1
+. ci/activate.sh
+export PYTHONHASHSEED=0 OMP_NUM_THREADS=1
 
 step() { echo "== $*" >&2; }
 step "format and types"

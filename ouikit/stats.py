@@ -22,15 +22,14 @@ them, never by position; labels that differ, masked values and numbers that are 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pandas.api.types import is_numeric_dtype
-from scipy import stats
-from scipy.stats import mstats
+from scipy import special, stats
 
 SMALL_N = 8
 RESAMPLES = 4999
@@ -307,25 +306,36 @@ def _estimate(values: Numbers, trim: float, level: float) -> Estimate:
     if not 0 < level < 1:
         raise ValueError(f"level is a probability between 0 and 1, such as 0.95: got {level}")
     x = _vector(values, "values")
-    if not x.size:
-        return NOTHING
+    return _of_vector(x.tobytes(), trim, level) if x.size else NOTHING
+
+
+@lru_cache(maxsize=10_000)  # a figure asks again for each of its points when it is drawn in the other theme
+def _of_vector(content: bytes, trim: float, level: float) -> Estimate:
+    x = np.frombuffer(content)
     if not np.isfinite(x).all():
         return Estimate(math.nan, -math.inf, math.inf, x.size)
-    value = float(stats.trim_mean(x, trim))
+    kept = _middle(x, trim)
+    value = float(kept.mean())
     if x.size == 1:
         return Estimate(value, -math.inf, math.inf, 1)
-    if np.ptp(mstats.winsorize(x, (trim, trim))) == 0:
+    if np.ptp(kept) == 0:
         return Estimate(value, value, value, x.size)
     low, high = _student(x, value, trim, level) if x.size < SMALL_N else _bootstrap(x, trim, level)
     return Estimate(value, low, high, x.size)
 
 
+def _middle(x: Values, trim: float) -> Values:
+    """What is left when a fraction `trim` is cut from each end, in `scipy.stats.trim_mean`'s order."""
+    cut = int(trim * x.size)
+    return np.partition(x, (cut, x.size - cut - 1))[cut : x.size - cut]
+
+
 def _student(x: Values, value: float, trim: float, level: float) -> tuple[float, float]:
     """Student's t interval; for a trimmed mean the spread is the winsorised one (Tukey, McLaughlin 1963)."""
-    cut = int(trim * x.size)
-    spread = float(np.std(np.asarray(mstats.winsorize(x, (trim, trim))), ddof=1))
-    error = spread * math.sqrt(x.size) / (x.size - 2 * cut)
-    half = float(stats.t.ppf((1 + level) / 2, x.size - 2 * cut - 1)) * error
+    kept = _middle(x, trim)
+    spread = float(np.clip(x, kept.min(), kept.max()).std(ddof=1))
+    error = spread * math.sqrt(x.size) / kept.size
+    half = float(special.stdtrit(kept.size - 1, (1 + level) / 2)) * error  # the quantile of Student's t
     return value - half, value + half
 
 

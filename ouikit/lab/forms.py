@@ -8,8 +8,10 @@ import yaml
 
 from ouikit.lab.parameters import nearest
 
+_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where it was built with libyaml
 
-class UniqueKeys(yaml.SafeLoader):
+
+class UniqueKeys(_SAFE):  # type: ignore[misc, valid-type]
     """A safe loader that refuses a key given twice, where YAML would let the last one win.
 
     Keys are words as they stand: YAML would read `null:` as no key at all.

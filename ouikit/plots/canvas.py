@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from ouikit.plots.labels import spread_labels, text_of
@@ -46,14 +47,26 @@ def _svg(draw: Callable[[], Figure], theme: Theme) -> str:
         figure = draw()
         if not isinstance(figure, Figure):
             raise TypeError(f"draw() must return a matplotlib Figure, not {type(figure).__name__}")
-        figure.draw_without_rendering()
-        for ax in figure.axes:
-            spread_labels(ax)
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        _settle(figure)
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None, "Creator": None})
         plt.close(figure)  # a notebook would otherwise show it a third time
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
+
+
+def _settle(figure: Figure) -> None:
+    """Work out the layout, texts as wide as in the file, and hold it; `savefig` would do so twice more."""
+    FigureCanvasSVG(figure)
+    layout, dpi = figure.get_layout_engine(), figure.dpi
+    figure.dpi = FigureCanvasSVG.fixed_dpi
+    if layout:
+        layout.execute(figure)
+    moved = [spread_labels(ax) for ax in figure.axes]
+    if layout and any(moved):
+        layout.execute(figure)
+    figure.set_layout_engine("none")
+    figure.dpi = dpi  # of parts that are pixels
 
 
 def canvas(width: float = 6.4, height: float = 3.4, **subplots: Any) -> tuple[Figure, Any]:

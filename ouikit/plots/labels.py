@@ -45,8 +45,8 @@ def label_ends(ax: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
         )  # fmt: skip
 
 
-def spread_labels(ax: Axes, gap: float = 12.5) -> None:
-    """Keep the end labels `gap` points apart; possible only once limits and layout are final."""
+def spread_labels(ax: Axes, gap: float = 12.5) -> bool:
+    """Keep the end labels `gap` points apart, once the layout is known; returns whether there are any."""
     labels = [text for text in ax.texts if isinstance(text, Annotation) and text.get_gid() == END]
     points = 72 / ax.figure.dpi
     wanted = np.array([ax.transData.transform((1, text.xy[1]))[1] * points for text in labels])
@@ -56,3 +56,4 @@ def spread_labels(ax: Axes, gap: float = 12.5) -> None:
         placed[above] = max(placed[above], placed[below] + gap)
     for text, shift in zip(labels, placed - wanted - (placed - wanted).mean() if labels else (), strict=True):
         text.set_position((6, float(shift)))
+    return bool(labels)

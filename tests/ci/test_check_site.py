@@ -92,7 +92,7 @@ def test_what_axe_finds_in_the_content_is_named(checker: ModuleType, content: st
     wrong: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=checker.SWITCHES)
-        with checker.opened(browser, "desktop", "light", wrong) as page:
+        with checker.opened(browser, "desktop", wrong) as page:
             page.set_content(f'<body style="background: #fff"><button></button><article>{content}</article>')
             wrong.clear()  # x.png is nowhere
             checker._accessibility(Axe(), page, checker.RULES, "a page", wrong)

@@ -19,6 +19,7 @@ from ouikit.lab.keys import (
     LABORATORY,
     canonical,
     cell_hash,
+    definitions,
     lock_hash,
     reached_lock_hash,
     repo_root,
@@ -213,6 +214,19 @@ def test_source_hash_sees_transitive_changes_and_nothing_else(toykit):
     assert key() != before, "reached through train and models"
 
 
+def test_code_that_was_read_before_serves_until_a_file_is_written(toykit, monkeypatch):
+    cells = ["import toykit.train\ntoykit.train.fit(1, 2)"]
+    read = []
+    parse = definitions.ast.parse
+    monkeypatch.setattr(definitions.ast, "parse", lambda text, *more: read.append(text) or parse(text, *more))
+    first = source_hash(cells, **ONLY)
+    read.clear()
+    assert source_hash(cells, **ONLY) == first
+    assert read == cells, "only the cells"
+    (toykit / "late.py").write_text("def schedule(lr): return -lr\n")
+    assert source_hash(cells, **ONLY) != first
+
+
 def write(root, **files):
     """Write `name` or `folder__name` modules of a package, each text dedented."""
     for name, text in files.items():
@@ -293,6 +307,8 @@ def test_an_edit_of_a_reached_definition_is_seen(abc, name, old, new):
         ("c", "AWAY = 4", "AWAY = 5"),
         ("c", "def shallow(v): return v", "def shallow(v): return -v"),
         ("a", "import math", "import math, json"),
+        ("c", "LIMIT = 3", 'LIMIT = 3\n"""How far."""'),
+        ("b", "width = 1", 'width = 1\n    """How wide."""'),
         ("c", "LIMIT = 3\nAWAY = 4", '"""Documented."""\n\nAWAY = 4\n# why\nLIMIT = 3'),  # another order
     ],
 )

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -675,6 +677,18 @@ def test_beside_goes_last_where_no_section_asks_for_it() -> None:
 def test_complete_leaves_what_is_known() -> None:
     assert complete(RECORD)["result"]["claims"] == [CLAIM | {"note": None, "null": None, "fragile": False}]
     assert complete({})["made_by"]["cpu"] == "unknown hardware"
+
+
+def test_the_file_behind_a_page_of_source_code_is_found_without_importing_it() -> None:
+    code = """import sys
+from ouikit.lab.book.source_pages import file_of
+print(file_of(None, "ouikit.integrations.lightning"), file_of(None, "math"), file_of(None, "ouikit.no"))
+sys.exit(", ".join({"lightning", "torch", "ouikit.integrations"} & sys.modules.keys()) or None)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    path, *absent = done.stdout.split()
+    assert Path(path) == BOOK.parent / "ouikit" / "integrations" / "lightning.py"
+    assert absent == ["None", "None"]
 
 
 def test_a_failed_build_tells_why_and_keeps_the_old_site(root: Path, tmp_path: Path) -> None:

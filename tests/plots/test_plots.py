@@ -1,5 +1,6 @@
 """The house style: themes differ in colours only, bytes repeat, and every eye can read the colours."""
 
+import io
 import itertools
 import re
 
@@ -160,6 +161,29 @@ def test_wrong_columns_and_metrics_are_named(rows: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="did you mean oui"):
         plots.mean_line(ax, rows, "step", metric="ouii")
     plt.close("all")
+
+
+def test_a_figure_is_drawn_once_for_each_theme_with_what_savefig_would_write(
+    rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw() -> plt.Figure:
+        return plots.curves(rows, "step", metric="oui", hue="arm", panel="seed", sharey=False)
+
+    text = io.StringIO()
+    with style("light"):
+        figure = draw()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    drawn, times = plt.Figure.draw, []
+    monkeypatch.setattr(plt.Figure, "draw", lambda *args: times.append(args) or drawn(*args))
+    svg = themed(draw).light
+    assert len(times) == len(THEMES)
+    numbers = [
+        [float(n) for n in re.findall(r"[ (](-?\d+\.\d+)", one)]
+        for one in (svg, text.getvalue().partition("<svg")[2])
+    ]
+    assert len(numbers[0]) > 500
+    assert numbers[0] == pytest.approx(numbers[1], abs=0.01)  # hundredths of a point
 
 
 def test_labels_of_equal_ends_do_not_collide() -> None:

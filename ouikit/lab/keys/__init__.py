@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ouikit.lab.keys.graph import Graph, Reached
+from ouikit.lab.keys.graph import Graph, Reached, today
 from ouikit.lab.keys.identity import Place, identify
 from ouikit.lab.keys.lock import Pins, installed, reached_pins
 from ouikit.lab.keys.packages import PACKAGES
@@ -48,7 +48,7 @@ def source_hash(
 ) -> str:
     """SHA-256 (64 hex digits) of code cells as they stand and of the definitions that they reach."""
     cells = [code] if isinstance(code, str) else list(code)
-    return _sha(canonical([cells, _content(Graph(packages, exclude).reach(cells))]))
+    return _sha(canonical([cells, _content(today(packages, exclude).reach(cells))]))
 
 
 def cell_hash(
@@ -61,7 +61,7 @@ def cell_hash(
     recursively, with the definitions of our packages that these reach. The laboratory is left out: it does
     not change what a cell computes. Raises TypeError for what cannot be identified (see `identity.identify`).
     """
-    graph = Graph(packages, exclude)
+    graph = today(packages, exclude)
     found = identify(cell, tuple(packages))
     beside = {"/".join(path.parts[-2:]): path.read_text(encoding="utf-8") for path in found.files}
     reached = graph.reach(beside.values(), found.references)
@@ -83,7 +83,7 @@ def _placed(description: Any, graph: Graph) -> Any:
 
 def reaches(code: Callable[..., Any] | Iterable[str], module: str) -> bool:
     """Whether a cell function, or code cells, reach a module of our packages. Raises as `cell_hash`."""
-    science = Graph(exclude=LABORATORY)  # the laboratory names the federated module without using it
+    science = today(exclude=LABORATORY)  # the laboratory names the federated module without using it
     if callable(code):
         return module in science.reach(references=identify(code, tuple(PACKAGES)).references).modules
     return module in science.reach(code).modules
@@ -130,7 +130,7 @@ def reached_lock_hash(root: Path, code: Iterable[str], *, packages: Iterable[str
 
 def pins_of(root: Path, code: Iterable[str], *, packages: Iterable[str] = PACKAGES) -> Pins:
     """Distribution -> pinned version of what code cells, and the science they reach, depend on."""
-    return reached_pins(root, Graph(packages, LABORATORY).reach(code).libraries)
+    return reached_pins(root, today(packages, LABORATORY).reach(code).libraries)
 
 
 def versions(code: Iterable[str], *, packages: Iterable[str] = PACKAGES) -> dict[str, str]:
@@ -138,7 +138,7 @@ def versions(code: Iterable[str], *, packages: Iterable[str] = PACKAGES) -> dict
 
     The laboratory's count, too; what these libraries require themselves does not.
     """
-    reached = Graph(packages).reach(code)
+    reached = today(packages).reach(code)
     return installed({module.partition(".")[0] for module in reached.modules} | reached.libraries)
 
 

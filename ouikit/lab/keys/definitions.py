@@ -52,14 +52,13 @@ class Piece:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the text without docstrings and imports of our own; worked out only for what is reached.
+        """Hash of the text without documentation and imports of our own; worked out for what is reached.
 
         Imports of our own do not count as text, since what they import does: a function may move.
         """
-        texts = [
-            ast.unparse(_Plain(self.packages).visit(ast.parse(ast.unparse(node)))) for node in self.nodes
-        ]
-        return hashlib.sha256("\n".join(texts).encode()).hexdigest() if any(texts) else ""
+        plain = filter(None, (_Plain(self.packages).visit(node) for node in self.nodes))
+        text = "\n".join(map(ast.unparse, plain))
+        return hashlib.sha256(text.encode()).hexdigest() if text else ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _module(tree: ast.Module, package: str, packages: tuple[str, ...]) -> Module
     effects: list[ast.stmt] = []
     types: list[ast.stmt] = []
     loading: list[ast.stmt] = []
-    for node in _without_docstring(tree.body):
+    for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             loading.append(node)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -158,18 +157,20 @@ def names_in(nodes: list[ast.stmt], package: str, packages: tuple[str, ...]) -> 
 
 
 class _Plain(ast.NodeTransformer):
-    """Drops docstrings and the imports of our own packages."""
+    """Drops, in place, texts that stand alone (docstrings, also of attributes) and our own imports."""
 
     def __init__(self, packages: tuple[str, ...]) -> None:
         self._packages = packages
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
-        if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
-            node.body = _without_docstring(node.body)
-        if getattr(node, "body", None) == [] and not isinstance(node, ast.Module):
+        if getattr(node, "body", None) == []:
             node.body = [ast.Pass()]  # type: ignore[attr-defined]
         return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        bare = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if bare else node
 
     def visit_Import(self, node: ast.Import) -> ast.Import | None:
         node.names = [alias for alias in node.names if alias.name.partition(".")[0] not in self._packages]
@@ -368,9 +369,3 @@ def _computed(node: ast.Call) -> str:
         return f"{package}.*" if package else "*"
     name = argument.value if isinstance(argument, ast.Constant) else None
     return name if isinstance(name, str) and not name.startswith(".") else "*"
-
-
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    return body[1:] if documented and isinstance(first.value.value, str) else body  # type: ignore[union-attr]

@@ -9,8 +9,9 @@ import ast
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ouikit.lab.keys import definitions, packages
 from ouikit.lab.keys.definitions import Import, Module, Piece
@@ -43,8 +44,32 @@ class Reached:
         return {node.module for node in self.nodes}
 
 
+@dataclass(frozen=True)
+class Step:
+    """What one definition names: (name as written, what it is), and modules of other libraries."""
+
+    named: list[tuple[str, Node]]
+    libraries: set[str]
+
+
+def today(names: Iterable[str] = packages.PACKAGES, exclude: Iterable[str] = ()) -> "Graph":
+    """The graph of the files as they are now; it serves all callers until one of them is written."""
+    names = tuple(names)
+    paths = [path for package in names for path in packages.modules(package).values()]
+    stamps = tuple((path, (stat := path.stat()).st_mtime_ns, stat.st_size) for path in paths)
+    return _graph(names, tuple(exclude), stamps)
+
+
+@lru_cache(maxsize=8)
+def _graph(names: tuple[str, ...], exclude: tuple[str, ...], _stamps: Any) -> "Graph":
+    return Graph(names, exclude)
+
+
 class Graph:
-    """The definitions of packages; the modules `exclude`, with all below, are neither listed nor followed."""
+    """The definitions of packages; the modules `exclude`, with all below, are neither listed nor followed.
+
+    What one definition names is worked out once, however many callers reach it.
+    """
 
     def __init__(self, names: Iterable[str] = packages.PACKAGES, exclude: Iterable[str] = ()) -> None:
         self._packages = tuple(names)
@@ -53,6 +78,8 @@ class Graph:
             name: path for package in self._packages for name, path in packages.modules(package).items()
         }
         self._modules: dict[str, Module | None] = {}
+        self._steps: dict[Node, Step] = {}
+        self._entered: dict[str, dict[Node, set[Node]]] = {}
 
     def reach(self, sources: Iterable[str] = (), references: Iterable[str] = ()) -> Reached:
         """Follow code (cells of one notebook share their names) and references, transitively."""
@@ -98,11 +125,17 @@ class Graph:
             found.nodes.add(node)
             parent = node.module.rpartition(".")[0]
             waiting += [Node(node.module, ""), *([Node(parent, "")] if parent else [])]
+            step = self._step(node)
             origin = self.digest(node)
-            for name, target in self._named(node, found):
-                if self.digest(target):
-                    found.links.add((origin, name, self.digest(target)))
-                waiting.append(target)
+            found.links |= {(origin, name, digest) for name, to in step.named if (digest := self.digest(to))}
+            found.libraries |= step.libraries
+            waiting += [target for _, target in step.named]
+
+    def _step(self, node: Node) -> Step:
+        if node not in self._steps:
+            beside = Reached()
+            self._steps[node] = Step(list(dict.fromkeys(self._named(node, beside))), beside.libraries)
+        return self._steps[node]
 
     def _named(self, node: Node, found: Reached) -> Iterator[tuple[str, Node]]:
         """(name as written, definition) of everything that one node reaches directly."""
@@ -218,14 +251,20 @@ class Graph:
         `@app.train()` enters what it decorates in `app`; `@register` and `x = register(…)` in the variables
         that `register` changes; a class may enter its subclasses (`__init_subclass__`).
         """
-        late = set()
-        for name in found.modules:
+        entered = (pair for name in found.modules for pair in self._enters(name).items())
+        return {node for node, variables in entered if variables & found.nodes}
+
+    def _enters(self, name: str) -> dict[Node, set[Node]]:
+        """The definitions of a module that may enter variables when it is imported, with these variables."""
+        if name not in self._entered:
             module = self._module(name)
-            for own, piece in module.definitions.items() if module else ():
-                changed = {node for chain in piece.registers for node in self._changed_by(name, chain)}
-                if (changed | self._watching(name, piece)) & found.nodes:
-                    late.add(Node(name, own))
-        return late
+            into = {
+                Node(name, own): {node for chain in piece.registers for node in self._changed_by(name, chain)}
+                | self._watching(name, piece)
+                for own, piece in (module.definitions.items() if module else ())
+            }
+            self._entered[name] = {node: variables for node, variables in into.items() if variables}
+        return self._entered[name]
 
     def _watching(self, name: str, piece: Piece) -> set[Node]:
         """The base classes that hear of their subclasses."""

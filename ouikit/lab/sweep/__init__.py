@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
-import pandas as pd
 
 from ouikit.lab.keys import canonical, cell_hash, reaches
 from ouikit.lab.spec import FEDERATED, LOCAL, Engine
@@ -18,6 +17,9 @@ from ouikit.lab.sweep.cells import Cell, DamagedCellError, Store
 from ouikit.lab.sweep.grid import Arguments, Grid, calls, check_call, label
 from ouikit.lab.sweep.progress import bar, say
 from ouikit.lab.sweep.worker import Outcome, Process, compute, this_process
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DEATHS = 3  # workers that one cell may take with it
 _POLL = 0.2  # seconds between looks at cells that another run is computing
@@ -46,7 +48,7 @@ def sweep(
     force: bool = False,
     progress: bool | None = None,
     title: str = "",
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """Call `cell(**point, seed=seed)` for each point and seed, and return all rows as one long table.
 
     `grid` is names -> values (their full product) or a list of points; values are what JSON can hold. `cell`
@@ -242,8 +244,10 @@ def _tasks(cell: Callable[..., Any], listed: Sequence[Arguments], context: str) 
     return tasks
 
 
-def _table(tasks: Mapping[str, Arguments], cells: Mapping[str, Cell], computed: set[str]) -> pd.DataFrame:
+def _table(tasks: Mapping[str, Arguments], cells: Mapping[str, Cell], computed: set[str]) -> "pd.DataFrame":
     """All rows: the grid's columns, seed, the cells' own columns, metric, value."""
+    import pandas as pd  # takes a second, which commands and workers without tables need not wait
+
     factors = dict.fromkeys(name for arguments in tasks.values() for name in arguments if name != "seed")
     own = dict.fromkeys(
         name for key in tasks for name in cells[key].columns if name not in ("metric", "value")

@@ -4,6 +4,7 @@ import os
 import pickle
 import platform
 import resource
+import sys
 import threading
 import time
 import traceback
@@ -12,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from ouikit.lab.record import peak_memory_mb
@@ -94,7 +94,8 @@ def one_thread() -> Iterator[None]:
 
 def _columns(rows: Any, arguments: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Rows as columns of plain scalars. Raises TypeError or ValueError for what is not a long table."""
-    if isinstance(rows, pd.DataFrame):
+    pandas = sys.modules.get("pandas")  # which a cell without tables need not wait for
+    if pandas and isinstance(rows, pandas.DataFrame):
         columns = {str(name): rows[name].tolist() for name in rows.columns}
     else:
         columns = _transposed(rows)
