@@ -2,6 +2,7 @@
 
 No digits are compared: another CPU rounds otherwise, training amplifies that, and a record may be older than
 the code. Arms are what the call and the words among a cell's columns name; those of one seed are compared.
+Where rounding moves a training as far as its arms are apart, nothing is found; a sound record never is.
 """
 
 from typing import Any
