@@ -76,7 +76,8 @@ def load(
         MissingDataError: files are not there (a FileNotFoundError naming each file and its source).
         DataError: a file is corrupt, or is not the published one (a ValueError).
     """
-    reader, accepted = _READERS[name], options_of(name)
+    accepted = options_of(name)
+    reader = _READERS[name]
     for option in options:
         if option not in accepted:
             raise TypeError(f"{name} has no option {option!r}; it has {', '.join(accepted) or 'none'}")

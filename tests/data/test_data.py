@@ -101,6 +101,10 @@ def test_unknown_names_and_options() -> None:
         data.load("cifar1000")
     with pytest.raises(TypeError, match=r"'trainsize'.*train_size"):
         data.load("digits", trainsize=3)
+    assert data.options_of("digits") == ["train_size", "split_seed", "validation_size"]
+    assert "size" in data.options_of("imagenet")
+    with pytest.raises(KeyError, match="digits"):
+        data.options_of("digit")
 
 
 # Digits
