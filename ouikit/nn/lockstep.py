@@ -63,7 +63,7 @@ class Stack:
 
     @classmethod
     def of(cls, networks: Iterable[nn.Sequential]) -> Self:
-        """A stack with the weights of `nn.Sequential`s of Linear layers, one kind of activation between them.
+        """A stack with the weights of networks: `nn.Sequential` of Linear layers, one activation between them.
 
         Raises ValueError for other modules, layers without a bias, or networks that differ in shape.
         """
