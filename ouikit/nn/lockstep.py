@@ -63,7 +63,7 @@ class Stack:
 
     @classmethod
     def of(cls, networks: Iterable[nn.Sequential]) -> Self:
-        """A stack with the weights of networks: `nn.Sequential` of Linear layers, one activation between them.
+        """A stack with the weights of networks: `nn.Sequential` of Linear layers and one activation.
 
         Raises ValueError for other modules, layers without a bias, or networks that differ in shape.
         """
