@@ -193,7 +193,10 @@ POOR = {
         ),
         "not exactly one ArrayRecord: 0",
     ),
-    "no message": (lambda message: None, "error: AttributeError"),
+    "no message": (
+        lambda message: None,
+        "error: TypeError: a ClientApp answers with a Message, not NoneType",
+    ),
 }
 
 

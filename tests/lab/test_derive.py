@@ -188,7 +188,9 @@ def test_a_cell_that_is_computed_again_finds_swapped_arms_in_a_record_that_is_so
     assert main(["check", "--again"]) == 0
     change_record(lambda found: found["result"].update(metrics={}, claims=[]))(published)
     EDITS["arms swapped in the rows"](published)
-    edit(published.parents[3] / "chapters" / "toy.yaml", "within: 0.25", "within: 9.0")
+    toy = published.parents[3] / "chapters" / "toy.yaml"
+    edit(toy, "within: 0.25", "within: 9.0")
+    edit(toy, "metric: rise\n    null: 0", "metric: rise\n    null: -20")
     derive.rewrite(Chapter("toy", published.parents[3]), published)
     assert main(["check", "--records"]) == 0
     assert main(["check", "--again"]) == 1

@@ -26,6 +26,12 @@ DRAWS = int(os.environ.get("OUIKIT_DRAWS", "0"))
 SLUGS = [chapter.slug for chapter in chapters(ROOT)]
 # Smaller than the defaults in what costs time and changes nothing of the form.
 SHORT: dict[str, dict[str, Any]] = {
+    "adam_balanced": {
+        "steps": 300, "pairs": [{"beta1": 0.9, "beta2": 0.999, "window": 50}], "lengths": [4, 8],
+    },
+    "adam_memory": {
+        "settings": [{"updates": 40}, {"updates": 90}, {"updates": 40, "batch": 64}], "draws": 20,
+    },
     "atypical_clients": {
         "seeds": [0, 1, 2], "warm_up": 4, "local_steps": 2, "local_epochs": 1, "grid_onsets": [2, 4],
         "grid_steps": [1, 2, 6], "clients": 10, "anomalous": 3, "probe": 32,
@@ -43,6 +49,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "probe": 64,
     },
     "regime_change": {"epochs": 6, "train_size": 1500, "samples": 16, "directions": 3},
+    "sinusoidal_init": {"width": 60, "samples": 100, "epochs": 3, "seeds": [0, 1, 2]},
 }  # fmt: skip
 
 
@@ -60,7 +67,7 @@ class Sweep:
         for point in calls(grid, seeds[:1]):
             check_call(cell, point)
             computed = pd.DataFrame(cell(**point))
-            constant = {name: value for name, value in point.items() if name not in computed}
+            constant = {n: [value] * len(computed) for n, value in point.items() if n not in computed}
             for seed in seeds:
                 shrink = 0.0 if seed == seeds[0] else 0.1 * rng.random()
                 value = computed.value.where(computed.value % 1 == 0, computed.value * (1 - shrink))

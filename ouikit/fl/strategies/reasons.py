@@ -20,7 +20,10 @@ def answering(client_app: ClientApp) -> Callable[[Message, Context], Message]:
 
     def call(message: Message, context: Context) -> Message:
         try:
-            return client_app(message, context)
+            reply = client_app(message, context)
+            if not isinstance(reply, Message):
+                raise TypeError(f"a ClientApp answers with a Message, not {type(reply).__name__}")
+            return reply
         except (Exception, SystemExit) as error:  # whatever a client's code may raise
             return Message(Error(_RAISED, f"{type(error).__name__}: {error}"), reply_to=message)
 
