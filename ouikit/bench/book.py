@@ -2,16 +2,18 @@
 
 Both builds are cloned, each is given its own environment, and both do the same work in turns: set up, every
 chapter at reduced scale, and federated rounds. Figures are CPU-seconds of all processes of a command, on as
-many cores as there are; the work of an hour or two. Nothing here is asserted by a test.
+many cores as there are; the work of an hour or two. What is measured is kept under `.runs`, so that a run
+that was stopped goes on where it was, as long as the commit is the same. Nothing here is asserted by a test.
 """
 
 import json
 import os
 import resource
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,8 @@ class Build:
     def clone(cls, commit: str, root: Path) -> "Build":
         """The project of this checkout at a commit. Raises RuntimeError where it lacks that commit."""
         here = Path(__file__).parents[2]
-        command(["git", "clone", "--quiet", "--no-checkout", str(here), str(root)], here)
+        if not root.exists():
+            command(["git", "clone", "--quiet", "--no-checkout", str(here), str(root)], here)
         command(["git", "checkout", "--quiet", "--detach", commit], root)
         return cls(root)
 
@@ -86,15 +89,34 @@ class Build:
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
     """Measure everything. Returns one row per figure; ratios are now over before."""
     say = progress or (lambda part: None)
-    with tempfile.TemporaryDirectory() as folder:
-        now, before = Build.clone("HEAD", Path(folder, "now")), Build.clone(BEFORE, Path(folder, "before"))
-        say("set-up, in both builds")
-        rows = [_set_up(now, before)]
-        say("federated rounds")
-        rows += _rounds(now, before)
-        rows += _chapters(now, before, say)
-        say("the book, with nothing and with one page changed")
-        return rows + _book(now)
+    here = Path(__file__).parents[2]
+    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=here, text=True).strip()
+    folder = here / ".runs" / "bench-book" / commit
+    now, before = Build.clone(commit, folder / "now"), Build.clone(BEFORE, folder / "before")
+    kept = Kept(folder, say)
+    rows = kept.rows("set-up", lambda: [_set_up(now, before)])
+    rows += kept.rows("rounds", lambda: _rounds(now, before))
+    # Later chapters have nothing to be measured against.
+    parts = [kept.rows(slug, partial(_chapter, slug, now, before)) for slug in before.slugs()]
+    rows += [_total(parts), *chain.from_iterable(parts)]
+    return rows + kept.rows("pages", lambda: _book(now))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The rows of every part that was measured to its end, one file each."""
+
+    folder: Path
+    say: Callable[[str], None]
+
+    def rows(self, part: str, measure: Callable[[], list[Row]]) -> list[Row]:
+        path = self.folder / f"{part}.json"
+        if not path.exists():
+            self.say(part)
+            part_way = path.with_suffix(".part")
+            part_way.write_text(json.dumps(measure()))
+            part_way.replace(path)
+        return json.loads(path.read_text())
 
 
 def command(words: list[str], root: Path, **environment: str) -> Spent:
@@ -139,17 +161,20 @@ def _rounds(now: Build, before: Build) -> list[Row]:
     ]
 
 
-def _chapters(now: Build, before: Build, say: Callable[[str], None]) -> list[Row]:
-    rows, totals = list[Row](), [0.0, 0.0]
-    for slug in before.slugs():  # later chapters have nothing to be measured against
-        say(slug)
-        times = [build.ouikit("run", slug, "--force").cpu for build in (now, before)]
-        totals = [total + own for total, own in zip(totals, times, strict=True)]
-        target = "<= 0.167" if slug in FEDERATED else "<= 0.5"
-        rows += [_ratio(f"{slug}: CPU-seconds", times, target, _stages(now.record(slug), times[0]))]
-        rows += [_plain(f"{slug}: CPU-seconds now", times[0], "s", 60)]
-        rows += [_plain(f"{slug}: memory at its peak", now.record(slug)["peak_memory_mb"], "MB", 1200)]
-    return [_ratio("all chapters: CPU-seconds", totals, "<= 0.2"), *rows]
+def _chapter(slug: str, now: Build, before: Build) -> list[Row]:
+    times = [build.ouikit("run", slug, "--force").cpu for build in (now, before)]
+    target = "<= 0.167" if slug in FEDERATED else "<= 0.5"
+    return [
+        _ratio(f"{slug}: CPU-seconds", times, target, _stages(now.record(slug), times[0])),
+        _plain(f"{slug}: CPU-seconds now", times[0], "s", 60),
+        _plain(f"{slug}: memory at its peak", now.record(slug)["peak_memory_mb"], "MB", 1200),
+    ]
+
+
+def _total(parts: list[list[Row]]) -> Row:
+    """All chapters together, from the ratio and the seconds of each."""
+    seconds = [(row["value"], row["value"] / ratio["value"]) for ratio, row, _ in parts]
+    return _ratio("all chapters: CPU-seconds", [sum(own) for own in zip(*seconds, strict=True)], "<= 0.2")
 
 
 def _stages(result: Mapping[str, Any], total: float) -> str:

@@ -50,3 +50,25 @@ def test_rounds_are_measured_by_a_program_of_this_build():
     assert float(wall) > 0
     assert float(cpu) > 0
     assert len(checksum) == 64
+
+
+def test_a_part_that_was_measured_to_its_end_is_not_measured_again(tmp_path):
+    def stopped():
+        raise KeyboardInterrupt
+
+    said: list[str] = []
+    kept = book.Kept(tmp_path, said.append)
+    with pytest.raises(KeyboardInterrupt):
+        kept.rows("fedoui", stopped)
+    row = book._plain("memory", 3.0, "MB")
+    assert kept.rows("fedoui", lambda: [row]) == [row]
+    assert book.Kept(tmp_path, said.append).rows("fedoui", stopped) == [row]
+    assert said == ["fedoui", "fedoui"]
+
+
+def test_the_total_is_of_the_seconds_not_of_the_ratios():
+    parts = [
+        [book._ratio("a", [10.0, 100.0], "<= 0.5"), book._plain("a", 10.0, "s"), book._plain("m", 1, "MB")],
+        [book._ratio("b", [50.0, 100.0], "<= 0.5"), book._plain("b", 50.0, "s"), book._plain("m", 1, "MB")],
+    ]
+    assert book._total(parts)["value"] == pytest.approx(0.3)
