@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from ouikit.lab import notebook
-
-ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # colours, which belong to a terminal
+from ouikit.lab.tables import uncoloured
 
 
 class StoppedError(RuntimeError):
@@ -84,7 +82,7 @@ def _exited(nb: nbformat.NotebookNode) -> bool:
 
 
 def _plain(kind: str, message: str) -> str:
-    return ESCAPES.sub("", f"{kind}: {message}" if message else kind)
+    return uncoloured(f"{kind}: {message}" if message else kind)
 
 
 def _verbatim(path: Path) -> str:

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from ouikit.lab.paper import Paper
 
 
+def uncoloured(text: str) -> str:
+    r"""Text without the escape sequences that colour it on a terminal.
+
+    >>> uncoloured("\x1b[31mno\x1b[0m")
+    'no'
+    """
+    return re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", text)
+
+
 class Shown:
     """Something to display: HTML for notebooks and the book, plain text elsewhere."""
 

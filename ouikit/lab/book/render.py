@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from ouikit.lab import tables
 from ouikit.lab.book import badges, cite, pages
 from ouikit.lab.book.shelf import Entry, Shelf, read_shelf
 
@@ -299,6 +300,6 @@ def signals_held_back() -> Iterator[None]:
 
 def _complaints(log: str) -> str:
     """The lines of a build log that say what is wrong; its end where none does."""
-    lines = re.sub(r"\x1b\[[\d;]*m", "", log).splitlines()
+    lines = tables.uncoloured(log).splitlines()
     wrong = [line for line in lines if any(word in line for word in ("WARNING", "ERROR", "CRITICAL"))]
     return "\n".join(dict.fromkeys(wrong) or lines[-30:])
