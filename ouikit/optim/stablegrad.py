@@ -145,8 +145,7 @@ class StableGrad(Optimizer):
         weights = {name: g for name, g in dense.items() if g.ndim > 1 and g.numel() > 1}
         if not weights:
             return
-        moments = [torch.std_mean(_wide(g)) for g in weights.values()]
-        spread, mean = (torch.stack(column) for column in zip(*moments, strict=True))
+        spread, mean = _spread_and_mean([*weights.values()])
         reference = self._reference_spread()
         sound = dict(zip(weights, spread.isfinite(), strict=True))
         sound |= {name: g.isfinite().all() for name, g in dense.items() if name not in weights}
@@ -241,13 +240,31 @@ class _Prediction:
             self._then = gradient.norm() if self._group is None else gradient.clone()
 
 
+def _spread_and_mean(gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Standard deviation and mean of each gradient, float64.
+
+    From its sum and norm, which torch computes ten times as fast on a CPU; by `std_mean` where the difference
+    of squares would lose digits: much mean and little spread, or squares at the ends of single precision.
+    """
+    kinds = [torch.promote_types(g.dtype, torch.float32) for g in gradients]
+    sums = torch.stack([g.sum(dtype=kind).double() for g, kind in zip(gradients, kinds, strict=True)])
+    norms = [torch.linalg.vector_norm(g, dtype=k).double() for g, k in zip(gradients, kinds, strict=True)]
+    count = sums.new_tensor([g.numel() for g in gradients])
+    mean, squares = sums / count, torch.stack(norms).square()
+    spread = ((squares - sums * mean) / (count - 1)).sqrt()
+    clear = (sums * mean < 0.9 * squares) & (squares > 1e-30 * count) & (squares < 1e36)
+    for i in (~clear).nonzero().flatten().tolist():  # one that is not finite is none of these
+        spread[i], mean[i] = torch.std_mean(_wide(gradients[i]))
+    return spread, mean
+
+
 def _wide(gradient: Tensor) -> Tensor:
     """In single precision where it is in half: 1e-10 would be 0."""
     return gradient.float() if gradient.dtype == torch.float16 else gradient
 
 
 def _refuse_non_finite(sound: dict[str, Tensor]) -> None:
-    if not torch.stack(list(sound.values())).all():  # the one wait for the device
+    if not torch.stack(list(sound.values())).all():
         wrong = ", ".join(name for name, fine in sound.items() if not fine)
         raise FloatingPointError(
             f"the gradient of {wrong} is not finite: this step is refused and nothing was changed"

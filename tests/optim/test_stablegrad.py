@@ -416,3 +416,19 @@ def test_two_ranks_do_what_one_does(tmp_path):
     for one, first, second in zip(alone, *ranks, strict=True):
         assert torch.equal(first, second)
         torch.testing.assert_close(first, one, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-38, 1e-20, 1e-8, 1.0, 1e18, 1e30])
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1e3])
+def test_a_spread_of_any_size_around_any_mean(dtype, size, mean):
+    generator = torch.Generator().manual_seed(0)
+    g = ((torch.randn(40, 50, generator=generator, dtype=torch.float64) + mean) * size).to(dtype)
+    weight = nn.Parameter(torch.zeros(40, 50, dtype=dtype))
+    optimiser = StableGrad(torch.optim.SGD([weight], lr=0.0), reference=0.5, eps=0.0)
+    weight.grad = g.clone()
+    optimiser.step()
+    (factor,) = optimiser.factors.values()
+    assert factor == pytest.approx(
+        0.5 / g.double().std().item(), rel=1e-2 if dtype == torch.bfloat16 else 1e-4
+    )
