@@ -1,4 +1,4 @@
-"""The benchmark of optimisers: its measure of memory on sizes that are known, and one cheap row of each kind."""
+"""The benchmark of optimisers: its measure of memory on sizes that are known, and a small row of a sweep."""
 
 import torch
 
