@@ -13,6 +13,7 @@ import bisect
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -131,7 +132,7 @@ def refresh_beta(
     (0.9, 0.9684, 0.875)
     """
     _check_refreshes(refreshes)
-    if isinstance(horizon, bool) or not isinstance(horizon, int | float) or not math.isfinite(horizon):
+    if not _is_number(horizon) or not math.isfinite(horizon):
         raise ValueError(f"the horizon is a finite number of optimiser updates: got {horizon!r}")
     if horizon < refreshes:
         raise ValueError(
@@ -170,8 +171,9 @@ def _recorded(gradients: Tensor, betas: Betas) -> Tensor:
         raise TypeError(f"gradients is a tensor of real floating-point numbers [steps, …]: got {kind}")
     if gradients.ndim < 1 or not len(gradients):
         raise ValueError(f"gradients has one entry per step, [steps, …]: got shape {tuple(gradients.shape)}")
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas are two numbers in [0, 1): got {betas}")
+    pair = isinstance(betas, tuple | list) and len(betas) == 2
+    if not pair or not all(_is_number(beta) and 0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas are two numbers in [0, 1), such as (0.9, 0.999): got {betas!r}")
     g = gradients.detach().double()
     if not g.isfinite().all():
         step = (
@@ -183,12 +185,17 @@ def _recorded(gradients: Tensor, betas: Betas) -> Tensor:
     return g
 
 
+def _is_number(value: object) -> bool:
+    """Python's numbers and NumPy's, which are registered as such; True and False count nothing here."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _check_refreshes(refreshes: float) -> None:
-    if not 0 < refreshes < math.inf:
-        raise ValueError(f"refreshes must be a finite number > 0: got {refreshes}")
+    if not _is_number(refreshes) or not 0 < refreshes < math.inf:
+        raise ValueError(f"refreshes must be a finite number > 0: got {refreshes!r}")
 
 
 def _check_grid(grid: Sequence[float]) -> list[float]:
-    if not grid or not all(0 <= beta < 1 for beta in grid):
+    if not len(grid) or not all(_is_number(beta) and 0 <= beta < 1 for beta in grid):
         raise ValueError(f"the grid holds values of β in [0, 1): got {list(grid)}")
     return sorted(set(grid))

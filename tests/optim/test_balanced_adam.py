@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -106,6 +107,7 @@ def test_the_published_choices():
     horizons = [6000, 10_000, 20_000, 30_000, 40_000]
     assert [round(refresh_beta(h), 3) for h in horizons] == [0.822, 0.9, 0.944, 0.968, 0.968]
     assert refresh_beta(1000) == 0
+    assert refresh_beta(np.int64(10_000)) == refresh_beta(np.float32(10_000)) == 0.9
     assert refresh_beta(41_000) == pytest.approx(0.98222, abs=1e-5)
 
 
@@ -123,7 +125,7 @@ def test_a_boundary_parts_two_values(boundary):
     assert BETA_GRID.index(above) == BETA_GRID.index(below) + 1
 
 
-@pytest.mark.parametrize("horizon", [999, 0, -5, math.nan, math.inf, "1e4", None, True])
+@pytest.mark.parametrize("horizon", [999, 0, -5, math.nan, math.inf, "1e4", None, True, [5000]])
 def test_a_horizon_without_meaning(horizon):
     with pytest.raises(ValueError, match="horizon"):
         refresh_beta(horizon)
@@ -132,8 +134,13 @@ def test_a_horizon_without_meaning(horizon):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: normalised_update(torch.ones(3), (1.0, 0.9)), r"two numbers in \[0, 1\): got \(1.0, 0.9\)"),
+        (lambda: normalised_update(torch.ones(3), (1.0, 0.9)), r"two numbers in \[0, 1\).*got \(1.0, 0.9\)"),
         (lambda: scale_lag(torch.ones(3), (0.9, -0.1)), "two numbers"),
+        (lambda: decompose(torch.ones(3), (0.9, math.nan)), "two numbers"),
+        (lambda: decompose(torch.ones(3), (0.9, "0.999")), "two numbers.*'0.999'"),
+        (lambda: decompose(torch.ones(3), (0.9, True)), "two numbers"),
+        (lambda: decompose(torch.ones(3), (0.9,)), "two numbers"),
+        (lambda: decompose(torch.ones(3), 0.9), "two numbers.*got 0.9"),
         (lambda: normalised_update(torch.ones(0, 2)), r"one entry per step.*\(0, 2\)"),
         (lambda: normalised_update(torch.tensor([[1.0, 1], [1, torch.nan]])), "step 1 is not"),
         (lambda: normalised_update(torch.tensor([1.0, torch.inf])), "step 1 is not"),
@@ -141,6 +148,8 @@ def test_a_horizon_without_meaning(horizon):
         (lambda: normalised_update(torch.ones(3, dtype=torch.int64)), "int64"),
         (lambda: same_sign(torch.ones(3), 0), "between 1 and the 3"),
         (lambda: refresh_beta(5000, 0), "refreshes must be"),
+        (lambda: refresh_beta(5000, "1000"), "refreshes must be.*'1000'"),
+        (lambda: refresh_beta(5000, grid=[math.nan]), "the grid holds"),
         (lambda: refresh_beta(5000, grid=[]), "the grid holds"),
         (lambda: refresh_beta(5000, grid=[0.9, 1.0]), "the grid holds"),
     ],
