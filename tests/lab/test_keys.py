@@ -649,6 +649,20 @@ def test_identity_survives_the_process_and_the_kernel(tmp_path):
     assert len(found.pop()) == 64
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bfloat16"])
+def test_a_tensor_is_its_numbers(dtype):
+    """torch's pickle of a tensor holds a random identifier: a sweep over one was never resumed."""
+    held = "import torch; from types import SimpleNamespace; HELD = SimpleNamespace(x=torch.{}, words=['a'])"
+    cell = "def cell(seed): return HELD.x.sum() * len(HELD.words)"
+    one, again, other, shape = (
+        key(held.format(f"tensor({numbers}, dtype=torch.{dtype})"), cell)
+        for numbers in ("[1, 2]", "[1, 2]", "[1, 3]", "[[1, 2]]")
+    )
+    assert one == again
+    assert len({one, other, shape}) == 3
+    assert one != key(held.format("tensor([1, 2], dtype=torch.float64)"), cell)
+
+
 def test_lock_hash(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"constraints\.txt"):
         lock_hash(tmp_path)

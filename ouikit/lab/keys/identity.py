@@ -7,6 +7,7 @@ lambda, interactive prompt) and does not change with comments, layout or positio
 import dataclasses
 import functools
 import hashlib
+import io
 import pickle
 import sys
 import sysconfig
@@ -56,6 +57,20 @@ def identify(function: Callable[..., Any], packages: Sequence[str]) -> Identity:
     return reader.identity
 
 
+class _Stable(pickle.Pickler):
+    """Writes tensors by their numbers: torch's own pickle of one holds a random identifier."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, type) or not callable(getattr(value, "detach", None)):
+            return NotImplemented
+        numbers = value.detach().cpu()
+        try:
+            held = np.ascontiguousarray(numbers.numpy()).tobytes()
+        except TypeError:  # bfloat16 and others that NumPy lacks
+            held = numbers.tolist()
+        return tuple, ((str(value.dtype), tuple(value.shape), held),)
+
+
 class _Reader:
     def __init__(self, packages: Sequence[str], home: str) -> None:
         self.identity = Identity()
@@ -102,7 +117,8 @@ class _Reader:
         if isinstance(value, property):
             return ["property", *(self.describe(part, name) for part in (value.fget, value.fset, value.fdel))]
         try:
-            state = hashlib.sha256(pickle.dumps(value, protocol=5)).hexdigest()
+            _Stable(pickled := io.BytesIO(), protocol=5).dump(value)
+            state = hashlib.sha256(pickled.getvalue()).hexdigest()
         except Exception as error:
             raise TypeError(
                 f"the cell refers to {name!r}, a {type(value).__name__} that cannot be identified ({error}); "
