@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -183,7 +183,7 @@ class Malleable:
             raise SystemExit(0)
         self.changes.append(change)
         stays = both.Get_rank() < q
-        self.comm = both.Split(0 if stays else self._mpi.UNDEFINED, both.Get_rank())
+        self.comm = cast("Intracomm", both.Split(0 if stays else self._mpi.UNDEFINED, both.Get_rank()))
         if not stays:
             raise SystemExit(0)
         self.state = state
