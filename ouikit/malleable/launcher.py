@@ -29,7 +29,7 @@ def launch(
     folder: str | Path,
     *arguments: str,
     manager: Answer | None = None,
-    timeout: float = 60.0,
+    timeout: float = 120.0,
     attempts: int = 1,
     env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:

@@ -146,19 +146,20 @@ class Transfer:
         """How many rows there are."""
         return int(self.pieces[:, 2].sum())
 
+    def places(self, column: int) -> slice | NDArray[np.int64]:
+        """Places of all rows in the sender's part (column 0) or the receiver's (1)."""
+        first, count = self.pieces[:, column], self.pieces[:, 2]
+        if len(first) == 1:
+            return slice(first[0], first[0] + count[0])
+        return np.arange(self.rows) + np.repeat(first - (np.cumsum(count) - count), count)
+
     def taken(self, part: np.ndarray) -> np.ndarray:
         """What the sender sends, rows × …; a view where it is one piece."""
-        if len(self.pieces) == 1:
-            ((at, _, length),) = self.pieces
-            return np.ascontiguousarray(part[at : at + length])
-        return np.concatenate([part[at : at + length] for at, _, length in self.pieces])
+        return np.ascontiguousarray(part[self.places(0)])
 
     def put(self, rows: np.ndarray, part: np.ndarray) -> None:
         """Lay what came into the receiver's part."""
-        done = 0
-        for _, at, length in self.pieces:
-            part[at : at + length] = rows[done : done + length]
-            done += length
+        part[self.places(1)] = rows
 
 
 def length(pattern: Pattern, n: int, p: int, rank: int) -> int:
