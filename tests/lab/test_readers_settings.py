@@ -44,6 +44,10 @@ SHORT: dict[str, dict[str, Any]] = {
     "gemm_mixed_precision": {
         "seeds": [0, 1, 2], "rounds": 1, "rounds_alone": 1, "square": 48, "epochs": 1, "train_size": 320,
     },
+    "malleability": {
+        "seeds": [0, 1, 2], "jobs": 12, "chains": ["1-2"], "rows": 10, "knees": [2, 4, 48], "costs": [2.0, 30.0],
+        "gaps": [15.0, 600.0],
+    },
     "oui_weight_decay": {"epochs": 10, "train_size": 100, "validation_size": 100},
     "ouidecay": {"epochs": 3, "train_size": 200, "validation_size": 100, "gaps": [3]},
     "ppo_learning_rate": {
