@@ -175,15 +175,17 @@ class _Run:
         held = np.flatnonzero(row < self.rows)
         slow, row, fast, now = slow[held], row[held], freed[held], self.now[held, None]
         work = self.costs[held, row] / np.take_along_axis(self.speeds[held], self.core[held, row], 1)
-        begun = self.finish[held, row] - work < now  # the last of them is in progress, or just done
+        # The last that has begun is in progress, or just done; what begins now has not (but for rounding).
+        begun = self.finish[held, row] - work < now - 1e-9 * work
         moved = np.flatnonzero(~begun[:, -1])
         held, slow, row, fast, begun = (x[moved] for x in (held, slow, row, fast, begun))
         self.holds[held, fast], self.holds[held, slow] = row, -1
         last = begun.sum(1) - 1
-        own = (last >= 0) & (self.core[held, row, last] == slow)  # it has its CTU to end
-        self.free[held, slow] = np.where(
-            own, np.maximum(self.finish[held, row, last], self.now[held]), self.now[held]
-        )
+        own = (last >= 0) & (self.core[held, row, last] == slow)  # a CTU that it has to end
+        ends = np.where(own, self.finish[held, row, last], self.now[held])
+        # What was there before may be the end of a CTU of a row that had moved on.
+        self.free[held, slow] = np.maximum(np.maximum(ends, self.now[held]), self.free[held, slow])
+        self.start[held, row] = np.where(last < 0, self.now[held], self.start[held, row])
         self.core[held, row] = np.where(begun, self.core[held, row], fast[:, None])
         self.moves[held] += 1
         self._again(held, row)
