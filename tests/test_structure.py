@@ -49,6 +49,7 @@ def test_the_science_imports_no_laboratory_and_nobody_a_chapter():
         ("optuna", "rl"),
         ("lightning", "integrations"),
         ("transformers", "integrations"),
+        ("av", "video"),
     ],
 )
 def test_a_stack_stays_in_its_room(library, room):
