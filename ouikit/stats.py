@@ -58,6 +58,24 @@ class Estimate:
 NOTHING = Estimate(math.nan, -math.inf, math.inf, 0)
 
 
+def exactly(value: float, n: int = 1) -> Estimate:
+    """A number that was computed, not measured: its interval has no width. n: the values that went into it.
+
+    One that is not finite has the interval (−∞, ∞), as everywhere here.
+
+    Raises ValueError for fewer than one value: use `NOTHING` for what was not run.
+
+    >>> print(exactly(2 / 15, n=15))
+    0.133 [0.133, 0.133], n = 15
+    """
+    if n < 1:
+        raise ValueError(f"n counts the values behind a number, at least 1: got {n}")
+    number = float(value)
+    if not math.isfinite(number):
+        return Estimate(math.nan, -math.inf, math.inf, n)
+    return Estimate(number, number, number, n)
+
+
 def arm(runs: pd.DataFrame, *levels: object) -> pd.DataFrame:
     """The runs of one arm: those with these levels in the first columns of the index, which are dropped.
 

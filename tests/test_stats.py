@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from ouikit import stats
-from ouikit.stats import Estimate
+from ouikit.stats import Estimate, exactly
 
 finite = st.floats(-1e6, 1e6)
 
@@ -386,3 +386,12 @@ def test_settling_by_range_judges_a_curve_by_how_far_it_moved() -> None:
     assert stats.settling_step([3.0, 3.0, 3.0], of="range") == 0
     with pytest.raises(ValueError, match="'final' or 'range'"):
         stats.settling_step(flat, of="all")
+
+
+def test_a_computed_number_has_no_width_and_one_that_is_not_finite_no_interval() -> None:
+    assert exactly(np.float64(0.25)) == Estimate(0.25, 0.25, 0.25, 1)
+    assert exactly(3, n=11) == Estimate(3.0, 3.0, 3.0, 11)
+    nothing = exactly(math.nan, n=2)
+    assert (math.isnan(nothing.value), nothing.low, nothing.high, nothing.n) == (True, -math.inf, math.inf, 2)
+    with pytest.raises(ValueError, match="at least 1: got 0"):
+        exactly(1.0, n=0)
