@@ -50,6 +50,7 @@ def test_the_science_imports_no_laboratory_and_nobody_a_chapter():
         ("lightning", "integrations"),
         ("transformers", "integrations"),
         ("mpi4py", "malleable"),
+        ("av", "video"),
     ],
 )
 def test_a_stack_stays_in_its_room(library, room):

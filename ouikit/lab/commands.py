@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import signal
 import sys
 import time
@@ -36,10 +37,15 @@ def main(words: Sequence[str]) -> int:
             if named:
                 return _parameters(named[0])
         args = _parser().parse_args(words)
-        return args.do(args)
+        done = args.do(args)
+        sys.stdout.flush()
+        return done
     except (UnknownNameError, ParameterError, scaffold.SlugError) as error:
         print(f"ouikit: {error}", file=sys.stderr)
         return WRONG_CALL
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough; nothing is left to say it to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (RuntimeError, ValueError, OSError) as error:  # what the laboratory raises, each with its fix
         print(f"ouikit: {error}", file=sys.stderr)
         return 1

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from ouikit.lab import notebook
 from ouikit.lab.tables import uncoloured
+
+
+UNANSWERED = "before replying to kernel_info"  # what jupyter_client says of a kernel that died at its start
 
 
 class StoppedError(RuntimeError):
@@ -40,14 +43,16 @@ def execute(source: Path, copy: Path, parameters: Mapping[str, Any], cwd: Path) 
     for name in ("asyncio", "papermill"):  # what they say of a stop or a dead kernel, we say in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        nb = papermill.execute_notebook(
-            _verbatim(source),
-            _verbatim(copy),
-            parameters=dict(parameters),
-            progress_bar=False,
-            cwd=cwd,
-            kernel_name=notebook.KERNEL["name"],
-            kernel_manager_class=OurKernel,
+        nb = _started(
+            lambda: papermill.execute_notebook(
+                _verbatim(source),
+                _verbatim(copy),
+                parameters=dict(parameters),
+                progress_bar=False,
+                cwd=cwd,
+                kernel_name=notebook.KERNEL["name"],
+                kernel_manager_class=OurKernel,
+            )
         )
     except PapermillExecutionError as error:
         raise StoppedError(_plain(error.ename, error.evalue)) from error
@@ -60,6 +65,20 @@ def execute(source: Path, copy: Path, parameters: Mapping[str, Any], cwd: Path) 
     for name in ("input_path", "output_path"):  # of this machine, and passing
         nb.metadata.papermill.pop(name, None)
     nbformat.write(nb, copy)
+
+
+def _started(run: Callable[[], nbformat.NotebookNode]) -> nbformat.NotebookNode:
+    """Run; a kernel that died before it answered ran nothing and is started anew, twice at most.
+
+    Ports are chosen before they are bound: with several kernels starting, another may take one in between.
+    """
+    for _ in range(2):
+        try:
+            return run()
+        except RuntimeError as error:
+            if UNANSWERED not in str(error):
+                raise
+    return run()
 
 
 def last_begun(copy: Path) -> str:

@@ -7,7 +7,7 @@ from collections import Counter, namedtuple
 from types import SimpleNamespace
 
 import pytest
-from conftest import edit
+from conftest import ROOT, edit
 
 from ouikit import __version__
 from ouikit.lab import begin, commands, kernel, keys
@@ -264,3 +264,11 @@ def test_the_book_is_shown_again_while_chapters_wait_however_many_were_there(tmp
     specs, costs = dict.fromkeys(waiting), dict.fromkeys(waiting, 1.0)
     assert commands._run_waiting(specs, costs, 1, folders, lambda: shown.append(len(folders))) == []
     assert shown == [6, 7]  # after the last one the book is built anyway
+
+
+def test_a_reader_who_has_seen_enough_hears_no_complaint():
+    command = [sys.executable, "-c", "import sys; from ouikit.lab.cli import main; sys.exit(main(['list']))"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        process.stdout.close()  # before the first line is written
+        assert process.stderr.read() == b""
+        assert process.wait() == 128 + 13  # as a program that the signal ended

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from ouikit.lab import notebook
+from ouikit.lab import kernel, notebook
 from ouikit.lab.kernel import StoppedError, execute, last_begun
 
 pytestmark = pytest.mark.slow
@@ -56,3 +56,26 @@ def test_the_kernel_is_this_python_whatever_spec_has_its_name(
     copy = executed(folder, "import sys\nprint(sys.executable)")
     assert notebook.own_cells(notebook.read(copy))[0].outputs[0].text == f"{sys.executable}\n"
     assert str(tmp_path) not in copy.read_text()
+
+
+@pytest.mark.parametrize("deaths", [2, 3])
+def test_a_kernel_that_dies_at_its_start_is_started_anew_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int
+) -> None:
+    """As one does whose port another kernel took in between."""
+    spec, tries = kernel.get_kernel_dict(), tmp_path / "tries"
+    program = (
+        f"import os, sys\nos.write(os.open({str(tries)!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY), b'x')\n"
+    )
+    program += (
+        f"os.path.getsize({str(tries)!r}) > {deaths} or sys.exit(1)\nos.execv(sys.argv[1], sys.argv[1:])"
+    )
+    argv = [sys.executable, "-c", program, *spec["argv"]]
+    monkeypatch.setattr(kernel, "get_kernel_dict", lambda: spec | {"argv": argv})
+    if deaths > 2:
+        with pytest.raises(StoppedError, match="Kernel died before replying"):
+            executed(tmp_path, "print('first')")
+        assert last_begun(tmp_path / "copy.ipynb") == ""
+    else:
+        assert last_begun(executed(tmp_path, "print('first')")).startswith("code cell 1 of 1")
+    assert tries.read_text() == "xxx"

@@ -48,6 +48,11 @@ SHORT: dict[str, dict[str, Any]] = {
         "seeds": [0, 1, 2], "jobs": 12, "chains": ["1-2"], "rows": 10, "knees": [2, 4, 48], "costs": [2.0, 30.0],
         "gaps": [15.0, 600.0],
     },
+    "gemm_versal": {"rounds": 1, "native_heights": [16, 48, 64]},
+    "hevc_biglittle": {
+        "qps": [30, 40], "width": 192, "height": 128, "pictures": 2, "seeds": [0, 1], "slow": [0.4, 0.8],
+        "rounds": 1,
+    },
     "oui_weight_decay": {"epochs": 10, "train_size": 100, "validation_size": 100},
     "ouidecay": {"epochs": 3, "train_size": 200, "validation_size": 100, "gaps": [3]},
     "ppo_learning_rate": {
