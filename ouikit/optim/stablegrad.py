@@ -138,23 +138,26 @@ class StableGrad(Optimizer):
 
     @torch.no_grad()
     def _rescale(self) -> None:
-        found = {name: p.grad for name, p in self._named() if p.grad is not None}
-        if not found:
-            raise RuntimeError("no parameter has a gradient: call backward() on the loss before step()")
-        dense = {name: g for name, g in found.items() if not g.is_sparse}
-        weights = {name: g for name, g in dense.items() if g.ndim > 1 and g.numel() > 1}
+        gradients = self._dense_gradients()
+        weights = {name: g for name, g in gradients.items() if g.ndim > 1 and g.numel() > 1}
         if not weights:
             return
         moments = [torch.std_mean(_wide(g)) for g in weights.values()]
         spread, mean = (torch.stack(column) for column in zip(*moments, strict=True))
         reference = self._reference_spread()
+        # A spread is finite where all entries are; the others are looked at one by one.
         sound = dict(zip(weights, spread.isfinite(), strict=True))
-        sound |= {name: g.isfinite().all() for name, g in dense.items() if name not in weights}
+        sound |= {name: g.isfinite().all() for name, g in gradients.items() if name not in weights}
         _refuse_non_finite(sound | {"the prediction (the reference)": reference.isfinite()})
-        factors = torch.where(spread <= FLAT * mean.abs(), 1.0, reference / (spread + self.eps))
-        for gradient, factor in zip(weights.values(), factors, strict=True):
-            gradient.mul_(factor)
-        self._factors = dict(zip(weights, factors, strict=True))
+        self._factors = dict(zip(weights, scale_factors(spread, mean, reference, self.eps), strict=True))
+        for name, factor in self._factors.items():
+            weights[name].mul_(factor)
+
+    def _dense_gradients(self) -> dict[str, Tensor]:
+        found = {name: p.grad for name, p in self._named() if p.grad is not None}
+        if not found:
+            raise RuntimeError("no parameter has a gradient: call backward() on the loss before step()")
+        return {name: g for name, g in found.items() if not g.is_sparse}
 
     def _reference_spread(self) -> Tensor:
         """σ_ref, a scalar on the device of the last weight."""
@@ -239,6 +242,11 @@ class _Prediction:
         if weight.grad is not None and not torch.is_grad_enabled():
             gradient = weight.grad.detach().float()
             self._then = gradient.norm() if self._group is None else gradient.clone()
+
+
+def scale_factors(spread: Tensor, mean: Tensor, reference: Tensor, eps: float) -> Tensor:
+    """σ_ref / (σ + ε), elementwise over layers or networks; 1 where a gradient has no spread to speak of."""
+    return torch.where(spread <= FLAT * mean.abs(), 1.0, reference / (spread + eps))
 
 
 def _wide(gradient: Tensor) -> Tensor:
