@@ -147,11 +147,11 @@ class Burgers(Problem):
 
     viscosity: float = 0.01 / math.pi
     name: ClassVar[str] = "burgers"
-    low: ClassVar[tuple[float, ...]] = (-1.0, 0.0)
-    high: ClassVar[tuple[float, ...]] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         _check_positive("viscosity", (self.viscosity,))
+        object.__setattr__(self, "low", (-1.0, 0.0))
+        object.__setattr__(self, "high", (1.0, 1.0))
 
     @property
     def faces(self) -> list[Face]:
