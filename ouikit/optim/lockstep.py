@@ -1,14 +1,16 @@
 """Optimisers of many networks at once, each with its own learning rate and momenta; see `ouikit.nn.lockstep`.
 
-They do what torch's do, element by element: `Adam` and `SGD` are tested against the for-loop versions. What a
-network gets does not depend on its neighbours.
+They do what torch's do, element by element: `Adam` and `SGD` are tested against the for-loop versions, and
+`stable_` against `ouikit.optim.StableGrad`. What a network gets does not depend on its neighbours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from ouikit.optim.stablegrad import scale_factors
 
 Numbers = float | Sequence[float] | Tensor
 
@@ -82,6 +84,19 @@ class SGD:
             )
             grad = self._buffer
         flat.addcmul_(grad, self.rates, value=-1)
+
+
+def stable_(gradients: Iterable[Tensor], reference: Tensor, eps: float = 1e-12) -> None:
+    """Multiply each weight gradient `[R, …]` by σ_ref / (σ + ε), network by network, in place.
+
+    σ is taken over one network's entries of a gradient; reference is σ_ref, `[R]`. Gradients of biases,
+    `[R, m]`, stay as they are. See `ouikit.optim.StableGrad`, which also says where σ_ref comes from.
+    """
+    for gradient in gradients:
+        if gradient.ndim > 2 and gradient[0].numel() > 1:
+            spread, mean = torch.std_mean(gradient.flatten(1), 1)
+            factors = scale_factors(spread, mean, reference, eps)
+            gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 def _column(parameters: Parameters, name: str, numbers: Numbers, below: float = float("inf")) -> Tensor:

@@ -138,22 +138,25 @@ class StableGrad(Optimizer):
 
     @torch.no_grad()
     def _rescale(self) -> None:
-        found = {name: p.grad for name, p in self._named() if p.grad is not None}
-        if not found:
-            raise RuntimeError("no parameter has a gradient: call backward() on the loss before step()")
-        dense = {name: g for name, g in found.items() if not g.is_sparse}
-        weights = {name: g for name, g in dense.items() if g.ndim > 1 and g.numel() > 1}
+        gradients = self._dense_gradients()
+        weights = {name: g for name, g in gradients.items() if g.ndim > 1 and g.numel() > 1}
         if not weights:
             return
         spread, mean = _spread_and_mean([*weights.values()])
         reference = self._reference_spread()
+        # A spread is finite where all entries are; the others are looked at one by one.
         sound = dict(zip(weights, spread.isfinite(), strict=True))
-        sound |= {name: g.isfinite().all() for name, g in dense.items() if name not in weights}
+        sound |= {name: g.isfinite().all() for name, g in gradients.items() if name not in weights}
         _refuse_non_finite(sound | {"the prediction (the reference)": reference.isfinite()})
-        factors = torch.where(spread <= FLAT * mean.abs(), 1.0, reference / (spread + self.eps))
-        for gradient, factor in zip(weights.values(), factors, strict=True):
-            gradient.mul_(factor)
-        self._factors = dict(zip(weights, factors, strict=True))
+        self._factors = dict(zip(weights, scale_factors(spread, mean, reference, self.eps), strict=True))
+        for name, factor in self._factors.items():
+            weights[name].mul_(factor)
+
+    def _dense_gradients(self) -> dict[str, Tensor]:
+        found = {name: p.grad for name, p in self._named() if p.grad is not None}
+        if not found:
+            raise RuntimeError("no parameter has a gradient: call backward() on the loss before step()")
+        return {name: g for name, g in found.items() if not g.is_sparse}
 
     def _reference_spread(self) -> Tensor:
         """σ_ref, a scalar on the device of the last weight."""
@@ -256,6 +259,9 @@ def _spread_and_mean(gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
     for i in (~clear).nonzero().flatten().tolist():  # one that is not finite is none of these
         spread[i], mean[i] = torch.std_mean(_wide(gradients[i]))
     return spread, mean
+def scale_factors(spread: Tensor, mean: Tensor, reference: Tensor, eps: float) -> Tensor:
+    """σ_ref / (σ + ε), elementwise over layers or networks; 1 where a gradient has no spread to speak of."""
+    return torch.where(spread <= FLAT * mean.abs(), 1.0, reference / (spread + eps))
 
 
 def _wide(gradient: Tensor) -> Tensor:

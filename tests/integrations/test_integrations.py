@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from ouikit import OUI, balance_oui, pairwise_oui
-from ouikit.optim import OUIDecay, decay_groups
+from ouikit.optim import OUIDecay, StableGrad, decay_groups
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -159,6 +159,28 @@ def by_hand(epochs, accumulate):
                 control.step()
                 optimiser.zero_grad()
     return module, control
+
+
+class Levelled(Module):
+    """Its optimiser sees gradients of one scale."""
+
+    def configure_optimizers(self):
+        sgd = torch.optim.SGD(self.net.named_parameters(), lr=0.5, momentum=0.9)
+        return StableGrad(sgd, reference=self.net)
+
+
+def test_lightning_steps_with_stablegrad_as_a_plain_loop_does(tmp_path):
+    module, _, _ = fit(tmp_path, [], module=Levelled(), epochs=2)
+    alone = Levelled()
+    optimiser = alone.configure_optimizers()
+    for _ in range(2):
+        for batch in zip(*(tensor.split(8) for tensor in data()), strict=True):
+            optimiser.zero_grad()
+            alone.training_step(batch, 0).backward()
+            optimiser.step()
+    assert all(map(torch.equal, module.parameters(), alone.parameters()))
+    assert not torch.equal(module.net[0].weight, Network()[0].weight)
+    assert len(optimiser.factors) == 5
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -61,6 +61,10 @@ SHORT: dict[str, dict[str, Any]] = {
     },
     "regime_change": {"epochs": 6, "train_size": 1500, "samples": 16, "directions": 3},
     "sinusoidal_init": {"width": 60, "samples": 100, "epochs": 3, "seeds": [0, 1, 2]},
+    "stablegrad": {
+        "tasks": [{"name": "mlp", "blocks": 2, "width": 8, "epochs": 1}], "networks": 3, "pinn_width": 6,
+        "equations": [{"name": "poisson", "steps": 20, "points": 16, "ends": 4}], "depths": [2, 3],
+    },
 }  # fmt: skip
 
 
@@ -186,6 +190,8 @@ REFUSED = [
     ("ppo_learning_rate", {"recall": [0.9, 1.4]}, "'recall' .*give shares"),
     ("atypical_clients", {"anomalous": 20}, "'anomalous' is 20; some of the clients, 1 to 19"),
     ("gemm_mixed_precision", {"networks": ["resnet18"]}, "'networks' .*there are resnet50"),
+    ("stablegrad", {"equations": [{"name": "poisson", "ends": 1}]}, "'equations' .*poisson has 2 faces"),
+    ("stablegrad", {"starts": ["he", "fixup"]}, "'starts' .*give some of aware, bn, default"),
 ]
 
 
