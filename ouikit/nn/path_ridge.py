@@ -298,7 +298,7 @@ def _dual(x: Tensor, gates: Tensor, targets: Tensor, penalty: float) -> tuple[Te
     kernel.diagonal().add_(penalty)
     factor, condition = _factored(kernel, penalty)
     del kernel
-    solved = torch.cholesky_solve(torch.cat([targets, targets.new_ones(len(x), 1)], 1), factor)
+    solved = _solved(factor, torch.cat([targets, targets.new_ones(len(x), 1)], 1))
     intercept = solved[:, :-1].sum(0) / solved[:, -1].sum()
     alpha = solved[:, :-1] - solved[:, -1:] * intercept
     x1 = with_one(x.double())
@@ -315,7 +315,7 @@ def _primal(sums: PathStatistics, penalty: float) -> tuple[Tensor, RidgeFit]:
     matrix = sums.gram.clone()
     matrix.diagonal()[:-1].add_(penalty)
     factor, condition = _factored(matrix, penalty)
-    flat = torch.cholesky_solve(sums.moment, factor)
+    flat = _solved(factor, sums.moment)
     left = matrix @ flat - sums.moment
     return flat, RidgeFit("primal", condition, float(left.norm() / sums.moment.norm()))
 
@@ -378,6 +378,12 @@ def _factored(matrix: Tensor, penalty: float) -> tuple[Tensor, float]:
     return factor, condition
 
 
+def _solved(factor: Tensor, right: Tensor) -> Tensor:
+    """(LLᵀ)⁻¹ right; `torch.cholesky_solve` would copy L, which may be as large as memory allows."""
+    half = torch.linalg.solve_triangular(factor, right, upper=False)
+    return torch.linalg.solve_triangular(factor.mT, half, upper=True)
+
+
 def _condition(factor: Tensor) -> float:
     """Largest over smallest eigenvalue of LLᵀ, by 30 steps of the power method in both directions."""
     generator = torch.Generator().manual_seed(0)
@@ -385,7 +391,7 @@ def _condition(factor: Tensor) -> float:
     back, ends = ahead.clone(), [ahead.norm(), ahead.norm()]
     for _ in range(30):
         ahead = factor @ (factor.T @ (ahead / ends[0]))
-        back = torch.cholesky_solve(back / ends[1], factor)
+        back = _solved(factor, back / ends[1])
         ends = [ahead.norm(), back.norm()]
     return float(ends[0] * ends[1])
 
