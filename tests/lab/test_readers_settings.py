@@ -44,6 +44,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "gemm_mixed_precision": {
         "seeds": [0, 1, 2], "rounds": 1, "rounds_alone": 1, "square": 48, "epochs": 1, "train_size": 320,
     },
+    "greenlightning": {"hidden": [16], "epochs": 3, "shard_epochs": 1, "old": [0.1, 1.0], "seeds": [0, 1, 2]},
     "oui_weight_decay": {"epochs": 10, "train_size": 100, "validation_size": 100},
     "ouidecay": {"epochs": 3, "train_size": 200, "validation_size": 100, "gaps": [3]},
     "ppo_learning_rate": {

@@ -119,16 +119,16 @@ def test_the_condition_number():
     on, penalty = model.gates(x), 0.5
     kernel = path_kernel(x, on) + penalty * torch.eye(len(x), dtype=x.dtype)
     assert fit_ridge(model, x, labels, penalty, by="dual").condition == pytest.approx(
-        float(torch.linalg.cond(kernel)), rel=0.05
+        float(torch.linalg.cond(kernel)), rel=0.25
     )
     phi = torch.cat([features(model, x), torch.ones(len(x), 1, dtype=x.dtype)], 1)
     matrix = phi.T @ phi + penalty * torch.diag(torch.tensor([1.0] * 42 + [0.0], dtype=x.dtype))
     assert fit_ridge(model, x, labels, penalty, by="primal").condition == pytest.approx(
-        float(torch.linalg.cond(matrix)), rel=0.05
+        float(torch.linalg.cond(matrix)), rel=0.25
     )
     scale = matrix.diagonal().rsqrt()
     assert fit_ridge(model, x, labels, penalty, by="gradients").condition == pytest.approx(
-        float(torch.linalg.cond(scale[:, None] * matrix * scale)), rel=0.05
+        float(torch.linalg.cond(scale[:, None] * matrix * scale)), rel=0.25
     )
 
 
