@@ -53,6 +53,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "qps": [30, 40], "width": 192, "height": 128, "pictures": 2, "seeds": [0, 1], "slow": [0.4, 0.8],
         "rounds": 1,
     },
+    "greenlightning": {"hidden": [16], "epochs": 3, "shard_epochs": 1, "old": [0.1, 1.0], "seeds": [0, 1, 2]},
     "oui_weight_decay": {"epochs": 10, "train_size": 100, "validation_size": 100},
     "ouidecay": {"epochs": 3, "train_size": 200, "validation_size": 100, "gaps": [3]},
     "ppo_learning_rate": {
