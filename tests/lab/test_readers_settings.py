@@ -44,6 +44,10 @@ SHORT: dict[str, dict[str, Any]] = {
     "gemm_mixed_precision": {
         "seeds": [0, 1, 2], "rounds": 1, "rounds_alone": 1, "square": 48, "epochs": 1, "train_size": 320,
     },
+    "glai": {
+        "settings": [{"task": "pixels", "hidden": 24}, {"task": "rotation", "hidden": 30, "batch": 64}],
+        "epochs": 4, "structure": 2, "samples": 300, "seeds": [0, 1, 2],
+    },
     "oui_weight_decay": {"epochs": 10, "train_size": 100, "validation_size": 100},
     "ouidecay": {"epochs": 3, "train_size": 200, "validation_size": 100, "gaps": [3]},
     "ppo_learning_rate": {
