@@ -1,7 +1,7 @@
 """Frozen gates in time: `ouikit bench structure`.
 
 Training steps of a path model and of the MLP that it stands for, the exact fit against forming path
-features, the Gram matrix of gates on packed bits, and a step of `DualCopy`. Every row is a ratio of one process.
+features, the Gram matrix of gates on packed bits, and a step of `DualCopy`, as ratios of one process.
 """
 
 import resource
@@ -159,7 +159,7 @@ def _gram(samples: int = 5000, units: int = 256) -> Row:
 
 
 def _fit(samples: int = 10_000, units: int = 64, part: int = 20) -> list[Row]:
-    """The kernel from path features, formed in float64, against the kernel that forms none; one solve for both."""
+    """The kernel by a product of path features in float64, against the one without; the solve is the same."""
     torch.manual_seed(0)
     x, y = torch.randn(samples, FEATURES), torch.arange(samples) % CLASSES
     model = PathModel(torch.randn(units, FEATURES), torch.randn(units), CLASSES)
@@ -176,8 +176,8 @@ def _fit(samples: int = 10_000, units: int = 64, part: int = 20) -> list[Row]:
     ratio = (dual - kernel + part * _seconds(formed)) / dual
     columns = units * (FEATURES + 1)
     note = (
-        f"{samples:,} samples, {units} gates, {FEATURES} features, {columns:,} paths; dual {dual:.0f} s of which its "
-        f"kernel {kernel:.0f} s; the product of path features is timed for one row in {part}; measured once"
+        f"{samples:,} samples, {units} gates, {FEATURES} features, {columns:,} paths; dual {dual:.0f} s, "
+        f"kernel {kernel:.0f} s of it; the product of features is timed for one row in {part}; measured once"
     )
     return [
         ratio_row("exact fit: path features / dual", [ratio], ">= 5", note),
