@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from ouikit.nn.path_sum import path_sum
 from ouikit.patterns import positive
 
 
@@ -120,8 +121,8 @@ class PathModel(nn.Module):
         outputs, h, _ = self.paths.shape
         if gates.shape != (*x.shape[:-1], h):
             raise ValueError(f"gates of {tuple(x.shape)} are […, {h}]: got {tuple(gates.shape)}")
-        units = linear(with_one(x), self.paths.flatten(0, 1)).unflatten(-1, (outputs, h))
-        return (units @ gates.to(units.dtype).unsqueeze(-1)).squeeze(-1) + self.bias
+        rows, on = with_one(x.reshape(-1, x.shape[-1])), gates.reshape(-1, h).to(x.dtype)
+        return path_sum(rows, on, self.paths, self.bias).view(*x.shape[:-1], outputs)
 
     def extra_repr(self) -> str:
         """The sizes, in a printed network."""

@@ -54,6 +54,10 @@ SHORT: dict[str, dict[str, Any]] = {
         "rounds": 1,
     },
     "greenlightning": {"hidden": [16], "epochs": 3, "shard_epochs": 1, "old": [0.1, 1.0], "seeds": [0, 1, 2]},
+    "glai": {
+        "settings": [{"task": "pixels", "hidden": 24}, {"task": "rotation", "hidden": 30, "batch": 64}],
+        "epochs": 4, "structure": 2, "samples": 300, "seeds": [0, 1, 2],
+    },
     "oui_weight_decay": {"epochs": 10, "train_size": 100, "validation_size": 100},
     "ouidecay": {"epochs": 3, "train_size": 200, "validation_size": 100, "gaps": [3]},
     "ppo_learning_rate": {
