@@ -132,8 +132,9 @@ class Report:
 def to_relu(model: nn.Module, batch: Any = None) -> Report:
     """Put a ReLU in the place of every λ-GELU, and say what that changed.
 
-    Encoder layers of torch may use their fused path again. Parameters of the optimiser stay where they are:
-    those of the λ-GELUs have no use any more.
+    Encoder layers of torch may use their fused path again. A Transformers model is rebuilt from its config:
+    set `model.config.hidden_act = "relu"` (or `activation_function`) before it is saved. Parameters of the
+    optimiser stay where they are: those of the λ-GELUs have no use any more.
 
     Args:
         batch: inputs of the model on which changes are measured: a tensor, a tuple of arguments, or a
