@@ -44,6 +44,10 @@ SHORT: dict[str, dict[str, Any]] = {
     "gemm_mixed_precision": {
         "seeds": [0, 1, 2], "rounds": 1, "rounds_alone": 1, "square": 48, "epochs": 1, "train_size": 320,
     },
+    "lambda_gelu": {
+        "seeds": [0, 1, 2], "epochs": 2, "width": 12, "depth": 4, "families": ["cnn", "transformer"],
+        "family_epochs": 1, "family_seeds": [0, 1, 2], "family_arms": ["gelu", "learnt", "hardened"],
+    },
     "oui_weight_decay": {"epochs": 10, "train_size": 100, "validation_size": 100},
     "ouidecay": {"epochs": 3, "train_size": 200, "validation_size": 100, "gaps": [3]},
     "ppo_learning_rate": {
