@@ -57,6 +57,9 @@ SHORT: dict[str, dict[str, Any]] = {
     "glai": {
         "settings": [{"task": "pixels", "hidden": 24}, {"task": "rotation", "hidden": 30, "batch": 64}],
         "epochs": 4, "structure": 2, "samples": 300, "seeds": [0, 1, 2],
+    "lambda_gelu": {
+        "seeds": [0, 1, 2], "epochs": 2, "width": 12, "depth": 4, "families": ["cnn", "transformer"],
+        "family_epochs": 1, "family_seeds": [0, 1, 2], "family_arms": ["gelu", "learnt", "hardened"],
     },
     "oui_weight_decay": {"epochs": 10, "train_size": 100, "validation_size": 100},
     "ouidecay": {"epochs": 3, "train_size": 200, "validation_size": 100, "gaps": [3]},
