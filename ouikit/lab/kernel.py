@@ -17,7 +17,6 @@ from papermill.exceptions import PapermillExecutionError
 from ouikit.lab import notebook
 from ouikit.lab.tables import uncoloured
 
-
 UNANSWERED = "before replying to kernel_info"  # what jupyter_client says of a kernel that died at its start
 
 

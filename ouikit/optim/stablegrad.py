@@ -243,6 +243,16 @@ class _Prediction:
             self._then = gradient.norm() if self._group is None else gradient.clone()
 
 
+def scale_factors(spread: Tensor, mean: Tensor, reference: Tensor, eps: float) -> Tensor:
+    """σ_ref / (σ + ε), elementwise over layers or networks; 1 where a gradient has no spread to speak of."""
+    return torch.where(spread <= FLAT * mean.abs(), 1.0, reference / (spread + eps))
+
+
+def _wide(gradient: Tensor) -> Tensor:
+    """In single precision where it is in half: 1e-10 would be 0."""
+    return gradient.float() if gradient.dtype == torch.float16 else gradient
+
+
 def _spread_and_mean(gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Standard deviation and mean of each gradient, float64.
 
@@ -259,14 +269,6 @@ def _spread_and_mean(gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
     for i in (~clear).nonzero().flatten().tolist():  # one that is not finite is none of these
         spread[i], mean[i] = torch.std_mean(_wide(gradients[i]))
     return spread, mean
-def scale_factors(spread: Tensor, mean: Tensor, reference: Tensor, eps: float) -> Tensor:
-    """σ_ref / (σ + ε), elementwise over layers or networks; 1 where a gradient has no spread to speak of."""
-    return torch.where(spread <= FLAT * mean.abs(), 1.0, reference / (spread + eps))
-
-
-def _wide(gradient: Tensor) -> Tensor:
-    """In single precision where it is in half: 1e-10 would be 0."""
-    return gradient.float() if gradient.dtype == torch.float16 else gradient
 
 
 def _refuse_non_finite(sound: dict[str, Tensor]) -> None:

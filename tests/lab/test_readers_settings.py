@@ -45,8 +45,8 @@ SHORT: dict[str, dict[str, Any]] = {
         "seeds": [0, 1, 2], "rounds": 1, "rounds_alone": 1, "square": 48, "epochs": 1, "train_size": 320,
     },
     "malleability": {
-        "seeds": [0, 1, 2], "jobs": 12, "chains": ["1-2"], "rows": 10, "knees": [2, 4, 48], "costs": [2.0, 30.0],
-        "gaps": [15.0, 600.0],
+        "seeds": [0, 1, 2], "jobs": 12, "chains": ["1-2"], "rows": 10, "knees": [2, 4, 48],
+        "costs": [2.0, 30.0], "gaps": [15.0, 600.0],
     },
     "gemm_versal": {"rounds": 1, "native_heights": [16, 48, 64]},
     "hevc_biglittle": {
@@ -57,6 +57,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "glai": {
         "settings": [{"task": "pixels", "hidden": 24}, {"task": "rotation", "hidden": 30, "batch": 64}],
         "epochs": 4, "structure": 2, "samples": 300, "seeds": [0, 1, 2],
+    },
     "lambda_gelu": {
         "seeds": [0, 1, 2], "epochs": 2, "width": 12, "depth": 4, "families": ["cnn", "transformer"],
         "family_epochs": 1, "family_seeds": [0, 1, 2], "family_arms": ["gelu", "learnt", "hardened"],
