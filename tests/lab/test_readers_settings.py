@@ -28,6 +28,7 @@ SLUGS = [chapter.slug for chapter in chapters(ROOT)]
 SHORT: dict[str, dict[str, Any]] = {
     "adam_balanced": {
         "steps": 300, "pairs": [{"beta1": 0.9, "beta2": 0.999, "window": 50}], "lengths": [4, 8],
+        "rival_epochs": 2,
     },
     "adam_memory": {
         "settings": [{"updates": 40}, {"updates": 90}, {"updates": 40, "batch": 64}], "draws": 20,
