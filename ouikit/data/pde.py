@@ -163,7 +163,7 @@ class Burgers(Problem):
         """By Cole's and Hopf's transform: the mean of −sin π(x − η) under weights of η, by quadrature.
 
         With η = 2 √(ν t) z the weights are exp(−z² − cos(π (x − η)) / 2πν). They are smooth in z and vanish
-        beyond |z| = √(1 / πν) + 6, so that the trapezoidal rule is exact to rounding. No gradients pass.
+        beyond z = ±(√(1 / πν) + 6), so that the trapezoidal rule is exact to rounding. No gradients pass.
         """
         nu, (place, time) = self.viscosity, x.double().unbind(-1)
         reach = math.sqrt(1 / (math.pi * nu)) + 6

@@ -2,7 +2,7 @@
 
 mpi4py is imported when a job begins, never before. Imports no other room; chapters may import it.
 
-A program (`job.py`) says what its state is, how it is distributed, and where it may change:
+A program (`job.py`) says what its state is, how it is distributed, and where it may change::
 
     import numpy as np
     from ouikit.malleable import Block, Malleable
@@ -13,7 +13,7 @@ A program (`job.py`) says what its state is, how it is distributed, and where it
         job.reconfigure()
     job.finish()
 
-and whoever starts it, which sizes it takes:
+and whoever starts it, which sizes it takes::
 
     from ouikit.malleable import launch, steps
 

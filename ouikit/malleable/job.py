@@ -1,9 +1,8 @@
 """A malleable job: a loop whose processes are replaced, or joined by others, between two iterations.
 
 Source: the syntax and the protocol of Iserte et al., "DMRlib" (IEEE Trans. Computers 70(9), 2021), restated
-    in Python: an
-entry point for fresh and spawned processes, a point of reconfiguration in the loop, the whole set spawned
-anew. That survivors stay (`survivors=True`) is of later systems.
+in Python: an entry point for fresh and spawned processes, a point of reconfiguration in the loop, the whole
+set spawned anew. That survivors stay (`survivors=True`) is of later systems.
 """
 
 import os

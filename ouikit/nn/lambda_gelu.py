@@ -10,7 +10,7 @@ In use::
     report = to_relu(model, inputs)                # of ouikit.nn.swap
 
 f(x; λ) = x Φ(λx) with Φ the standard normal distribution function: λ = 1 is GELU, λ → ∞ is ReLU. Exactly, for
-every λ > 0: sup |f − ReLU| = 0.169971/λ at |x| = 0.75179/λ, ∫|Φ(λx) − step(x)| dx = √(2/π)/λ, and
+every λ > 0: ``sup |f − ReLU| = 0.169971/λ`` at ``|x| = 0.75179/λ``, ``∫|Φ(λx) − step(x)| dx = √(2/π)/λ``, and
 f(x; λ) = GELU(λx)/λ, so that λ alone means little: what counts is λ times the spread of x.
 
 Source: λ-GELU (arXiv 2603.21991). From its abstract: f, λ ≥ 1, a constrained parameter, an optimizer-aware

@@ -4,7 +4,7 @@ Minimises Σ_i ‖y_i − Σ_j g_j(x_i) π_j·(x_i, 1) − c‖² + λ‖π‖²
 scikit-learn's `Ridge(λ)` does on the explicit features, in float64. By what is smaller, `route` chooses
 
 * dual: (K + λI) α = y − c with K = (X₁X₁ᵀ) ∘ (GGᵀ), `[n, n]`, π = Φᵀα; the h (d + 1) columns are never
-  formed, and GGᵀ_ij = (|g_i| + |g_j| − d_ij) / 2 is counted on packed bits, d being the Hamming distance;
+  formed, and ``GGᵀ_ij = (|g_i| + |g_j| − d_ij) / 2`` is counted on packed bits, d being the Hamming distance;
 * primal: (ΦᵀΦ + λI) π = Φᵀy from sums over blocks of samples. Sums of shards are the sums of the pooled
   data, so shards that send them lose nothing;
 * gradients: conjugate gradients on the primal equations, which forms neither matrix.

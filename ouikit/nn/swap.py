@@ -97,7 +97,7 @@ class Swap:
         hardness: λ.
         spread: λ times the standard deviation of the gate's inputs, which is what hardness amounts to; nan
             without a batch.
-        largest, mean: of |f(z; λ) − ReLU(z)| over the gate's inputs z, with z as it was before any swap;
+        largest, mean: of ``|f(z; λ) − ReLU(z)|`` over the gate's inputs z, with z as it was before any swap;
             nan without one.
         bound: 0.169971/λ, which `largest` cannot exceed.
     """

@@ -570,9 +570,9 @@ def test_a_chapter_on_disk_is_no_longer_planned(root: Path) -> None:
     plan["gates"] = {"paper": PAPER["paper"], "area": AREAS[0], "tests": "?"}
     (root / "book" / "planned.yml").write_text(yaml.safe_dump(plan, sort_keys=False))
     assert "gates" not in {one.slug for one in shelf_of(root, None).planned}
-    plan["glai"]["area"] = "structures"
+    plan["later"] = plan.pop("gates") | {"area": "structures"}
     (root / "book" / "planned.yml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    with pytest.raises(PaperError, match=r"glai: area: 'structures' is not one of activation patterns, .*"):
+    with pytest.raises(PaperError, match=r"later: area: 'structures' is not one of activation patterns, .*"):
         read_shelf(root, [], lambda _: False)
 
 
