@@ -20,6 +20,7 @@ from typing import Any
 from ouikit.bench.timing import Row, ratio_row
 
 THREADS = 2
+HERE = Path(__file__).parents[2]
 BEFORE = "9d516bc36817c3ce7086c88fcaf65ac706524e46"  # the last commit before that
 FEDERATED = ("atypical_clients", "fedoui", "fedsq")
 ROUNDS = """
@@ -59,9 +60,8 @@ class Build:
     @classmethod
     def clone(cls, commit: str, root: Path) -> "Build":
         """The project of this checkout at a commit. Raises RuntimeError where it lacks that commit."""
-        here = Path(__file__).parents[2]
         if not root.exists():
-            command(["git", "clone", "--quiet", "--no-checkout", str(here), str(root)], here)
+            command(["git", "clone", "--quiet", "--no-checkout", str(HERE), str(root)], HERE)
         command(["git", "checkout", "--quiet", "--detach", commit], root)
         return cls(root)
 
@@ -89,9 +89,8 @@ class Build:
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
     """Measure everything. Returns one row per figure; ratios are now over before."""
     say = progress or (lambda part: None)
-    here = Path(__file__).parents[2]
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=here, text=True).strip()
-    folder = here / ".runs" / "bench-book" / commit
+    commit = command(["git", "rev-parse", "HEAD"], HERE).output.strip()
+    folder = HERE / ".runs" / "bench-book" / commit
     now, before = Build.clone(commit, folder / "now"), Build.clone(BEFORE, folder / "before")
     kept = Kept(folder, say)
     rows = kept.rows("set-up", lambda: [_set_up(now, before)])

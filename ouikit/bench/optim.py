@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from ouikit import data
+from ouikit.bench.memory import peak
 from ouikit.bench.timing import Arm, Row, in_turns, ratio_row, read_bandwidth
 from ouikit.nn.init import sinusoidal_
 from ouikit.nn.lockstep import Stack, cross_entropy
@@ -191,16 +191,3 @@ def _peak_of_stablegrad() -> tuple[int, int]:
             parameter.grad = torch.randn_like(parameter)
     steps[0]()
     return peak(steps[1]), sum(4 * p.numel() for p in model.parameters())
-
-
-def peak(call: Callable[[], object]) -> int:
-    """Bytes by which a call raises this process's resident peak above what it holds before. Linux only."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _resident("VmRSS")
-    call()
-    return _resident("VmHWM") - before
-
-
-def _resident(line: str) -> int:
-    found = dict(row.split(":") for row in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(found[line].split()[0])

@@ -4,15 +4,15 @@ Training steps of a path model and of the MLP that it stands for, the exact fit 
 features, the Gram matrix of gates on packed bits, and a step of `DualCopy`, as ratios of one process.
 """
 
-import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ouikit.bench.memory import peak
 from ouikit.bench.timing import Arm, Row, in_turns, ratio_row, seconds_each
 from ouikit.nn.chain import chain_of
 from ouikit.nn.gated import DualCopy
@@ -37,7 +37,7 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
     rows = list[Row]()
     with one_thread():
         say("exact fits")
-        rows += _fit()  # first, while the peak of memory is its own
+        rows += _fit()
         for hidden in WIDTHS:
             say(f"steps of GLAI and of an MLP with {hidden} units")
             rows += _steps(hidden)
@@ -69,16 +69,13 @@ def _steps(hidden: int) -> list[Row]:
     width = blocks[0].width
     note = f"batch {BATCH}, {FEATURES} features, {CLASSES} classes, {width} gates; equal parameters"
 
-    def row(name: str, arm: str, base: str, target: str) -> Row:
-        ratios = [a / b for a, b in zip(times[arm], times[base], strict=True)]
-        return ratio_row(case + name, ratios, target, note)
-
-    return [
-        row("gates kept, by hand / MLP", "paths by hand", "mlp", "<= 0.75"),
-        row("by hand / MLP by hand", "paths by hand", "mlp by hand", "<= 0.75"),
-        row("gates kept, own loop / MLP", "kept", "mlp", "<= 0.75"),
-        row("own loop / MLP", "block", "mlp", "<= 0.75"),
-    ]
+    pairs = {
+        "gates kept, by hand / MLP": ("paths by hand", "mlp"),
+        "by hand / MLP by hand": ("paths by hand", "mlp by hand"),
+        "gates kept, own loop / MLP": ("kept", "mlp"),
+        "own loop / MLP": ("block", "mlp"),
+    }
+    return _over(times, {case + name: pair for name, pair in pairs.items()}, "<= 0.75", note)
 
 
 def _mlp(hidden: int) -> nn.Sequential:
@@ -132,15 +129,22 @@ def _dual_copy(batch: int = 256) -> list[Row]:
     )
     note = f"batch {batch}, layers 64-128-128-10; by hand is what ouikit.train.fit does"
 
-    def row(name: str, arm: str, base: str) -> Row:
-        ratios = [a / b for a, b in zip(times[arm], times[base], strict=True)]
-        return ratio_row(f"frozen gates: {name}", ratios, "<= 1.1", note)
+    pairs = {
+        "by hand / step": ("dual by hand", "plain"),
+        "by hand / step by hand": ("dual by hand", "plain by hand"),
+        "tape, regime kept / step": ("kept", "plain"),
+        "tape / step": ("dual", "plain"),
+    }
+    return _over(times, {f"frozen gates: {name}": pair for name, pair in pairs.items()}, "<= 1.1", note)
 
+
+def _over(
+    times: Mapping[str, list[float]], pairs: Mapping[str, tuple[str, str]], target: str, note: str
+) -> list[Row]:
+    """A row for each pair of arms: the first over the second, round by round."""
     return [
-        row("by hand / step", "dual by hand", "plain"),
-        row("by hand / step by hand", "dual by hand", "plain by hand"),
-        row("tape, regime kept / step", "kept", "plain"),
-        row("tape / step", "dual", "plain"),
+        ratio_row(name, [a / b for a, b in zip(times[arm], times[base], strict=True)], target, note)
+        for name, (arm, base) in pairs.items()
     ]
 
 
@@ -163,9 +167,9 @@ def _fit(samples: int = 10_000, units: int = 64, part: int = 20) -> list[Row]:
     torch.manual_seed(0)
     x, y = torch.randn(samples, FEATURES), torch.arange(samples) % CLASSES
     model = PathModel(torch.randn(units, FEATURES), torch.randn(units), CLASSES)
-    before = _peak()
-    dual = _seconds(lambda: fit_ridge(model, x, y, 10.0, by="dual"))
-    gigabytes = (_peak() - before) / 1e9
+    taken: list[float] = []
+    gigabytes = peak(lambda: taken.append(_seconds(lambda: fit_ridge(model, x, y, 10.0, by="dual")))) / 1e9
+    (dual,) = taken
     kernel = _seconds(lambda: path_kernel(x, model.gates(x)))
     x1, gates = with_one(x).double(), model.gates(x).double()
 
@@ -189,8 +193,3 @@ def _seconds(arm: Arm) -> float:
     start = time.process_time()
     arm()
     return time.process_time() - start
-
-
-def _peak() -> int:
-    """The largest resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

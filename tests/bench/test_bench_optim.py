@@ -3,12 +3,13 @@
 import torch
 
 from ouikit.bench import optim
+from ouikit.bench.memory import peak
 
 
 def test_the_peak_is_what_a_call_holds_at_once():
-    optim.peak(lambda: torch.zeros(1 << 20).add_(1))
-    small = optim.peak(lambda: torch.zeros(8 << 20).add_(1))
-    twice = optim.peak(lambda: torch.zeros(8 << 20).add_(1) + 1)
+    peak(lambda: torch.zeros(1 << 20).add_(1))
+    small = peak(lambda: torch.zeros(8 << 20).add_(1))
+    twice = peak(lambda: torch.zeros(8 << 20).add_(1) + 1)
     assert 0.9 < small / (32 << 20) < 1.2
     assert 1.9 < twice / (64 << 19) < 2.2
 

@@ -128,7 +128,7 @@ def test_check_fix_restores_the_normal_form(repo):
 def test_bench_prints_ratios_and_writes_their_record(repo, capsys, monkeypatch):
     row = {"name": "ours / peer", "value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "unit": "time",
            "target": "<= 1", "met": True, "note": ""}  # fmt: skip
-    (repo / "toybench.py").write_text("")
+    (repo / "toybench.py").write_text("\ndef run(progress): ...\n")
     monkeypatch.setattr(commands, "BENCHMARKS", repo)
     bench = SimpleNamespace(run=lambda progress: [row], THREADS=2)
     monkeypatch.setitem(sys.modules, "ouikit.bench.toybench", bench)
@@ -272,3 +272,9 @@ def test_a_reader_who_has_seen_enough_hears_no_complaint():
         process.stdout.close()  # before the first line is written
         assert process.stderr.read() == b""
         assert process.wait() == 128 + 13  # as a program that the signal ended
+
+
+def test_what_benchmarks_share_is_no_benchmark(capsys):
+    for shared in ("timing", "memory"):
+        assert main(["bench", shared]) == 2
+        assert f"no benchmark {shared!r}" in capsys.readouterr().err

@@ -5,8 +5,6 @@ import ctypes.util
 import numpy as np
 import pytest
 
-pytest.importorskip("av")
-
 from ouikit.video import headers
 from ouikit.video.bits import Bits
 from ouikit.video.clip import moving_crop
