@@ -2,7 +2,8 @@
 
 What a record says of its run (scale, parameters, seeds), of its metrics (value, interval, n) and of its
 claims (sentence, test, verdict) must follow from its rows, so that no number can be written by hand. What a
-notebook computes beside its sweeps is computed again. Not derived are the figures, the cost, and what made
+notebook computes beside its sweeps is computed again, and what it reads in records of other chapters is read
+again. Not derived are the figures, the cost, and what made
 the run.
 """
 
@@ -23,7 +24,7 @@ from ouikit.lab.study import VerdictChangedError
 
 CLOSE = 1e-9  # relative; sums in another order differ by less
 DERIVED = {
-    "run": ("slug", "scale", "parameters", "differences", "seeds"),
+    "run": ("slug", "scale", "parameters", "differences", "seeds", "reads"),
     "result": ("status", "claims", "metrics", "rows"),
 }
 
@@ -75,7 +76,8 @@ def problems(chapter: Chapter, folder: Path, *, again: bool = False) -> list[str
     lines: list[str] = []
     for part, names in DERIVED.items():
         for name in names:
-            lines += _differences(expected[part][name], found[part].get(name), f"{part}.{name}")
+            said = found[part].get(name, {} if name == "reads" else None)  # which older records do not say
+            lines += _differences(expected[part][name], said, f"{part}.{name}")
     return [f"{_name(folder)}: {line}" for line in lines]
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pandas as pd
 from IPython.display import display
 
-from ouikit.lab import record, rows, sources, tables
+from ouikit.lab import inputs, record, rows, sources, tables
 from ouikit.lab.again import recognise
 from ouikit.lab.chapter import Chapter, device_kind
 from ouikit.lab.claims import Measured, fragile, judge
@@ -93,6 +93,7 @@ class Study:
         self._start = time.perf_counter()
         self._data: dict[str, str] = {}
         self._files: set[Path] = set()
+        self._reads: dict[str, inputs.Identity] = {}
         self._figures: list[dict[str, str]] = []
         self._tables: list[pd.DataFrame] = []
         self._cells = {
@@ -147,6 +148,30 @@ class Study:
         """
         self._data[data.name] = data.checksum
         self._files.update(getattr(data, "files", ()))
+
+    def reads(self, slug: str, scale: str = "extended") -> inputs.Input:
+        """The committed record of another chapter: its metrics with interval and n, its verdicts.
+
+        ::
+
+            decay = study.reads("oui_weight_decay")
+            decay["early_drop.convnet6_digits"], decay.verdict("early")
+
+        The keys of its run and of its code enter this run's record, and this run is made again when the other
+        record changes. A committed record that read another one than today's is shown as older, and
+        `ouikit check SLUG --records --fix` lets it say what follows from today's.
+
+        Raises:
+            UnknownNameError: for a chapter that does not exist.
+            MissingRecordError: where no record of that scale is committed, with the command that makes it.
+            ValueError: for the chapter itself.
+        """
+        if slug == self.chapter.slug:
+            raise ValueError(f"{slug} cannot read its own record: name another chapter")
+        found = inputs.read(self.chapter.root, Chapter(slug, self.chapter.root).slug, scale)
+        self._reads[f"{slug}/{scale}"] = found.identity
+        self._files.add(inputs.place(self.chapter.root, slug, scale))
+        return found
 
     def sweep(
         self,
@@ -275,6 +300,7 @@ class Study:
                 "seeds": parameters.get("seeds", [parameters.get("seed")]),
                 "key": self.run.key,
                 "engine": str(self.run.engine),
+                "reads": self._reads,
             },
             "result": {
                 "status": status,

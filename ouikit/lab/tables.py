@@ -279,6 +279,8 @@ def provenance(record: Mapping[str, Any]) -> Shown:
         "Lock": made["lock"],
         "Data": ", ".join(f"{k} ({v[:12]}…)" for k, v in made["data"].items()) or "none",
     }
+    if reads := run.get("reads"):
+        rows["Reads"] = "; ".join(f"{k} (run {v['key']}, code {v['code']})" for k, v in reads.items())
     text = "\n".join(f"{k}: {v}" for k, v in rows.items())
     pairs = "".join(f'<tr><th scope="row">{k}</th><td>{escape(v)}</td></tr>' for k, v in rows.items())
     return Shown(f'<table class="ouikit-table ouikit-provenance"><tbody>{pairs}</tbody></table>', text)

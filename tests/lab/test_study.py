@@ -25,6 +25,7 @@ def test_a_run_leaves_record_rows_and_figures(repo, capsys):
         "seeds": [0, 1, 2],
         "key": study.run.key,
         "engine": "local",
+        "reads": {},
     }
     grows, shrinks = found["result"]["claims"]
     assert (grows["verdict"], grows["registered"], grows["n"]) == ("reproduced", "reproduced", 3)

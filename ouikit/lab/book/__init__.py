@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ouikit.lab import inputs
 from ouikit.lab.chapter import Chapter, UnknownNameError
 from ouikit.lab.keys.packages import modules, native
 
@@ -65,8 +66,10 @@ def _versions() -> str:
 
 
 def outdated(record: Mapping[str, Any], root: Path) -> bool:
-    """Whether today's code would not make this record's numbers by construction."""
+    """Whether today's code and today's records would not make this record's numbers by construction."""
+    run = record["run"]
     try:
-        return record["made_by"].get("code") != Chapter(record["run"]["slug"], root).science_key()
+        older = record["made_by"].get("code") != Chapter(run["slug"], root).science_key()
+        return older or inputs.changed(root, run.get("reads", {}))
     except UnknownNameError:
         return True

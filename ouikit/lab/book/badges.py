@@ -54,7 +54,10 @@ def verdicts_at(entry: Entry) -> str:
 
 def older(one: Published) -> str:
     """The warning on a record whose code is no longer today's, or nothing."""
-    hint = "the science that this record ran has changed since; its numbers may differ today"
+    hint = (
+        "the science that this record ran, or a record that it reads, has changed since; its numbers may "
+        "differ today"
+    )
     return pill(OLDER, "ouikit-older", hint) if one.outdated else ""
 
 
@@ -69,6 +72,7 @@ def badge_line(entry: Entry, repository: Repository) -> str:
     lines = [_record_line(one, one is entry.fresh) for one in entry.published]
     if not entry.fresh:
         lines.insert(0, "<span><b>Reduced record</b>: run <code>make book</code></span>")
+    lines += _reads(entry.published)
     records = "".join(f'<p class="ouikit-made">{line}</p>' for line in lines)
     return (
         f'<div class="ouikit-badges"><p>{" ".join(label for label in labels if label)}</p>{records}'
@@ -89,6 +93,16 @@ def counted(entries: Iterable[Entry]) -> tuple[list[str], list[str]]:
 def _record_line(one: Published, fresh: bool) -> str:
     shown = "in the sections below" if fresh else "under “Published beside”"
     return f"<span><b>{heading(one.scale)} record</b> ({shown}): {facts(one)}</span>"
+
+
+def _reads(published: Iterable[Published]) -> list[str]:
+    """One line with links to the chapters whose records a chapter reads; none where it reads none."""
+    read = sorted({tuple(name.split("/")) for one in published for name in one.record["run"]["reads"]})
+    links = ", ".join(
+        f'<a href="{slug}.html">{escape(slug)}</a> ({escape(scale_words(scale).lower())} scale)'
+        for slug, scale in read
+    )
+    return [f"<span><b>Reads the records of</b> {links}</span>"] if links else []
 
 
 def scale_words(scale: str) -> str:

@@ -21,6 +21,7 @@ UNKNOWN: dict[str, dict[str, Any]] = {
         "differences": {},
         "seeds": [],
         "key": "unknown",
+        "reads": {},
     },
     "result": {
         "status": "ok",
