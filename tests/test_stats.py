@@ -395,3 +395,96 @@ def test_a_computed_number_has_no_width_and_one_that_is_not_finite_no_interval()
     assert (math.isnan(nothing.value), nothing.low, nothing.high, nothing.n) == (True, -math.inf, math.inf, 2)
     with pytest.raises(ValueError, match="at least 1: got 0"):
         exactly(1.0, n=0)
+
+
+def test_auroc_by_hand_and_by_scikit_learn() -> None:
+    """Positives 3 and 2 against 2 and 1: three pairs won, one tied."""
+    from sklearn.metrics import roc_auc_score
+
+    assert stats.auroc([1, 1, 0, 0], [3, 2, 2, 1]) == 3.5 / 4
+    rng = np.random.default_rng(0)
+    truth, score = rng.random(60) < 0.3, rng.integers(0, 10, 60).astype(float)
+    assert stats.auroc(truth, score) == pytest.approx(roc_auc_score(truth, score))
+    assert stats.auroc(truth, -score) == pytest.approx(1 - stats.auroc(truth, score))
+
+
+def test_auroc_of_a_diverged_run_is_the_callers_to_rank() -> None:
+    assert stats.auroc([True, False, False], [1.0, -math.inf, 0.0]) == 1.0
+    assert math.isnan(stats.auroc([True, False], [1.0, math.nan]))
+    assert math.isnan(stats.auroc([True, True], [1.0, 2.0]))
+    with pytest.raises(ValueError, match="true or false of each case: got \\[2.0, 0.0\\]"):
+        stats.auroc([2, 0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="positive has 2 values, score 3"):
+        stats.auroc([1, 0], [1.0, 2.0, 3.0])
+
+
+def test_scores_are_paired_by_their_labels() -> None:
+    truth = pd.Series([True, False], index=["a", "b"])
+    assert stats.auroc(truth, pd.Series([0.0, 1.0], index=["b", "a"])) == 1.0
+    with pytest.raises(ValueError, match="cannot be paired"):
+        stats.auroc(truth, pd.Series([0.0, 1.0], index=["b", "c"]))
+
+
+def test_partial_rank_correlation_is_the_textbooks() -> None:
+    """With one other quantity: (r_xy − r_xz r_yz) / √((1 − r_xz²)(1 − r_yz²)) of Spearman's correlations."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=80)
+    x, y = np.exp(z + rng.normal(size=80)), z + rng.normal(size=80)
+    xy, xz, yz = (scipy_stats.spearmanr(a, b).statistic for a, b in ((x, y), (x, z), (y, z)))
+    expected = (xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
+    assert stats.partial_rank_correlation(x, y, z) == pytest.approx(expected)
+    assert stats.partial_rank_correlation(x, y) == pytest.approx(xy)
+    assert abs(stats.partial_rank_correlation(x, y, z)) < 0.3 < xy
+
+
+def test_partial_rank_correlation_where_nothing_is_left() -> None:
+    x = np.arange(50.0)
+    assert math.isnan(stats.partial_rank_correlation(x, x**2, np.exp(x / 10)))
+    assert math.isnan(stats.partial_rank_correlation(x, np.ones(50)))
+    assert math.isnan(stats.partial_rank_correlation([1, math.nan, 2], [1, 2, 3]))
+    assert stats.partial_rank_correlation([1, math.inf, 2], [1, 3, 2]) == pytest.approx(1)
+
+
+def test_an_interval_over_groups_knows_that_their_runs_are_alike(monkeypatch) -> None:
+    """Settings vary and their seeds hardly do: drawn as single runs they pass for five times as many."""
+    monkeypatch.setattr(stats, "GROUPED_RESAMPLES", 299)
+    rng, covered, too_few, runs = np.random.default_rng(0), 0, 0, 120
+    for _ in range(runs):
+        groups = np.repeat(np.arange(12), 5)
+        values = rng.normal(size=12)[groups] + 0.1 * rng.normal(size=60)
+        found = stats.grouped_interval(np.mean, groups, values)
+        naive = stats.grouped_interval(np.mean, np.arange(60), values)
+        assert (found.n, naive.n) == (12, 60)
+        covered += found.low <= 0 <= found.high
+        too_few += naive.low <= 0 <= naive.high
+    assert covered / runs > 0.88
+    assert too_few / runs < 0.75
+
+
+def test_an_interval_over_groups_of_one_run_each_is_the_bootstraps() -> None:
+    values = normals(30)
+    found, expected = stats.grouped_interval(np.mean, range(30), values), stats.mean_interval(values)
+    assert found.value == pytest.approx(expected.value)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.05)
+
+
+def test_an_interval_over_groups_admits_what_it_does_not_know() -> None:
+    few = stats.grouped_interval(np.mean, [0, 0, 1, 1], [1.0, 2.0, 3.0, 4.0])
+    assert (few.value, few.low, few.high, few.n) == (2.5, -math.inf, math.inf, 2)
+    assert stats.grouped_interval(np.mean, [], []).n == 0
+    truth = [True] + [False] * 9  # one draw in three has no positive case
+    rare = stats.grouped_interval(stats.auroc, range(10), truth, range(10, 0, -1))
+    assert (rare.value, rare.low, rare.n) == (1.0, -math.inf, 10)
+    none = stats.grouped_interval(stats.auroc, range(10), [True] * 10, range(10))
+    assert math.isnan(none.value)
+    assert none.n == 10
+
+
+def test_an_interval_over_groups_pairs_columns_by_labels() -> None:
+    groups = pd.Series(list("aabb"), index=[0, 1, 2, 3])
+    values = pd.Series([4.0, 3.0, 2.0, 1.0], index=[3, 2, 1, 0])
+    seen = []
+    stats.grouped_interval(lambda x: float(seen.append(x) or x.mean()), groups, values)
+    assert seen[0].tolist() == [1.0, 2.0, 3.0, 4.0]
+    with pytest.raises(ValueError, match="groups has 4 values, column 1 3"):
+        stats.grouped_interval(np.mean, groups, [1.0, 2.0, 3.0])

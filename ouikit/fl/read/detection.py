@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ouikit.fl.strategies.risk import THRESHOLD, robust_z
 from ouikit.fl.strategies.weights import typicality
+from ouikit.stats import auroc
 
 Row = dict[str, Any]
 
@@ -52,8 +53,8 @@ def detection(contributions: Sequence[Mapping[str, float]], anomalous: Sequence[
             score = np.asarray(of(replies), dtype=np.float64)
             z = robust_z(score)
             found = {
-                "auroc": _auroc(bad, score),
-                "auroc_two_sided": _auroc(bad, z),
+                "auroc": auroc(bad, score),
+                "auroc_two_sided": auroc(bad, z),
                 "anomalous": score[bad].mean(),
                 "benign": score[~bad].mean(),
                 "alarm_anomalous": (z[bad] > THRESHOLD).mean(),
@@ -61,10 +62,3 @@ def detection(contributions: Sequence[Mapping[str, float]], anomalous: Sequence[
             }
             for metric, value in found.items():
                 yield {"measure": measure, "step": step, "metric": metric, "value": float(value)}
-
-
-def _auroc(bad: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
-    """Mann and Whitney's statistic by the ranks, over the number of pairs."""
-    count = int(bad.sum())
-    above = pd.Series(score).rank()[bad].sum() - count * (count + 1) / 2
-    return float(above / (count * (len(bad) - count)))
