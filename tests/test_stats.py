@@ -412,7 +412,7 @@ def test_auroc_of_a_diverged_run_is_the_callers_to_rank() -> None:
     assert stats.auroc([True, False, False], [1.0, -math.inf, 0.0]) == 1.0
     assert math.isnan(stats.auroc([True, False], [1.0, math.nan]))
     assert math.isnan(stats.auroc([True, True], [1.0, 2.0]))
-    with pytest.raises(ValueError, match="true or false of each case: got \\[2.0, 0.0\\]"):
+    with pytest.raises(ValueError, match=r"true or false of each case: got \[2.0, 0.0\]"):
         stats.auroc([2, 0], [1.0, 2.0])
     with pytest.raises(ValueError, match="positive has 2 values, score 3"):
         stats.auroc([1, 0], [1.0, 2.0, 3.0])
