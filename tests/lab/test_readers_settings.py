@@ -63,6 +63,10 @@ SHORT: dict[str, dict[str, Any]] = {
         "seeds": [0, 1, 2], "epochs": 2, "width": 12, "depth": 4, "families": ["cnn", "transformer"],
         "family_epochs": 1, "family_seeds": [0, 1, 2], "family_arms": ["gelu", "learnt", "hardened"],
     },
+    "oui_observable": {
+        "hidden": [12, 8], "lr": [1e-3, 0.05, 0.5], "weight_decay": [0.0, 0.01, 0.1], "steps": 60, "patience": 4,
+        "train_size": 200, "twins": 4,
+    },
     "oui_weight_decay": {"epochs": 10, "train_size": 100, "validation_size": 100},
     "ouidecay": {"epochs": 3, "train_size": 200, "validation_size": 100, "gaps": [3]},
     "ppo_learning_rate": {
@@ -200,6 +204,7 @@ REFUSED = [
     ("ppo_learning_rate", {"recall": [0.9, 1.4]}, "'recall' .*give shares"),
     ("atypical_clients", {"anomalous": 20}, "'anomalous' is 20; some of the clients, 1 to 19"),
     ("gemm_mixed_precision", {"networks": ["resnet18"]}, "'networks' .*there are resnet50"),
+    ("oui_observable", {"early": 0.001}, "'early' is 0.001; a run has 400 steps"),
     ("stablegrad", {"equations": [{"name": "poisson", "ends": 1}]}, "'equations' .*poisson has 2 faces"),
     ("stablegrad", {"starts": ["he", "fixup"]}, "'starts' .*give some of aware, bn, default"),
 ]
