@@ -250,8 +250,8 @@ def partial_rank_correlation(x: Numbers, y: Numbers, *given: Numbers) -> float:
     correlated (Pearson). Without `given` it is Spearman's correlation itself. Values may be infinite.
 
     Returns:
-        A number in [−1, 1]; nan where a value is nan, or nothing is left to correlate: x or y is constant or
-        follows from the others.
+        A number in [−1, 1]; nan where a value is nan, or where nothing is left to correlate, as x or y is
+        constant or follows from the others.
 
     Raises:
         ValueError: for quantities that cannot be paired.
