@@ -191,6 +191,15 @@ class Allocation:
         return dict(line.split() for line in queue.splitlines()).get(str(self.job), "")
 
 
+def is_there() -> bool:
+    """Whether a Slurm answers here."""
+    try:
+        call("sinfo", "--noheader")
+    except (FileNotFoundError, SlurmError):
+        return False
+    return True
+
+
 def call(*command: str, patience: float = 10.0) -> str:
     """What a client of Slurm prints. It is called in a folder of its own, where some leave scripts.
 

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 
 from ouikit.malleable import Allocation, JobFailedError, SlurmError, launch, steps
-from ouikit.malleable.slurm import call, read_granted, read_history
+from ouikit.malleable.slurm import call, is_there, read_granted, read_history
 
 PROGRAM = Path(__file__).with_name("program.py")
 DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
@@ -60,6 +60,7 @@ def slurm():
 def test_nodes_follow_a_job_through_six_changes(slurm, tmp_path):
     sizes = [1, 2, 4, 2, 1, 4, 2]
     plain = launch(PROGRAM, tmp_path / "plain", "10")
+    assert is_there()
     with Allocation() as allocation:
         asks = steps(dict(enumerate(sizes[1:])))
         found = launch(PROGRAM, tmp_path / "changed", "10", manager=asks, allocation=allocation)
@@ -118,7 +119,7 @@ def test_a_job_that_hangs_leaves_nothing_behind(slurm, tmp_path):
 def test_what_slurm_lacks_is_refused_in_its_words(slurm):
     with pytest.raises(SlurmError, match=r"Slurm refused `salloc .*--nodes=9"):
         Allocation(9, patience=1).__enter__()
-    with pytest.raises(SlurmError, match=r"salloc .*--partition=absent`: .*invalid partition"):
+    with pytest.raises(SlurmError, match=r"salloc .*--partition=absent`: .*(?i:invalid partition)"):
         Allocation(options=["--partition=absent"]).__enter__()
     with Allocation() as allocation, pytest.raises(ValueError, match="one node or more: got 0"):
         allocation.resize(0)
@@ -131,12 +132,14 @@ def test_a_controller_that_is_gone_is_named(tmp_path, monkeypatch):
     text = "ClusterName=gone\nSlurmctldHost=localhost\nSlurmctldPort=1\nAuthType=auth/munge\n"
     (tmp_path / "slurm.conf").write_text(text + "NodeName=n1\nPartitionName=all Nodes=ALL\n")
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    assert not is_there()
     with pytest.raises(SlurmError, match="salloc"):
         Allocation(patience=1).__enter__()
 
 
 def test_without_slurm_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert not is_there()
     with pytest.raises(FileNotFoundError, match=r"there is no salloc: install Slurm, or let ci/slurm\.sh"):
         Allocation().__enter__()
 
