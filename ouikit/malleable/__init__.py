@@ -1,4 +1,4 @@
-"""MPI jobs that grow and shrink while they run: distributions, a resource manager, checkpoints, a launcher.
+"""MPI jobs that grow and shrink while they run: distributions, managers, checkpoints, a launcher, Slurm.
 
 mpi4py is imported when a job begins, never before. Imports no other room; chapters may import it.
 
@@ -18,6 +18,11 @@ and whoever starts it, which sizes it takes::
     from ouikit.malleable import launch, steps
 
     launch("job.py", folder, manager=steps({2: 2, 5: 4, 8: 1}))["x"]
+
+Inside Slurm, whose nodes then follow the sizes::
+
+    with Allocation() as allocation:
+        launch("job.py", folder, manager=steps({2: 2, 5: 4, 8: 1}), allocation=allocation)["x"]
 """
 
 from ouikit.malleable.job import Malleable
@@ -33,8 +38,9 @@ from ouikit.malleable.redistribution import (
     length,
     transfers,
 )
+from ouikit.malleable.slurm import Allocation, SlurmError
 
 __all__ = [
-    "Block", "BlockCyclic", "Gathered", "Halo", "JobFailedError", "Malleable", "Manager", "Replicated",
-    "apply", "launch", "length", "steps", "transfers",
+    "Allocation", "Block", "BlockCyclic", "Gathered", "Halo", "JobFailedError", "Malleable", "Manager",
+    "Replicated", "SlurmError", "apply", "launch", "length", "steps", "transfers",
 ]  # fmt: skip

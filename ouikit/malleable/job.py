@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = "OUIKIT_MALLEABLE_FOLDER"
 _BEGUN = time.monotonic()
+_KEYS = ("iteration", "before", "after", "checkpoint", "launch", "python", "connect", "move")  # of a change
 State = Mapping[str, np.ndarray]
 
 
@@ -38,12 +39,24 @@ def born() -> float:
     return time.monotonic() - age
 
 
-def save(path: Path, **arrays: Any) -> None:
+def save(path: Path, state: State, iteration: int, size: int, changes: list[dict[str, float]]) -> None:
     """Write an npz file that is whole or absent, whenever the process dies."""
     unfinished = path.with_suffix(".part")
+    table = np.array([[change[key] for key in _KEYS] for change in changes], np.float64).reshape(
+        -1, len(_KEYS)
+    )
+    arrays: dict[str, Any] = {f"s_{name}": array for name, array in state.items()}
     with unfinished.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, iteration=iteration, size=size, changes=table, **arrays)
     unfinished.replace(path)
+
+
+def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What `save` wrote: the state, and `iteration`, `size` and `changes` by name."""
+    with np.load(path, allow_pickle=False) as saved:
+        state = {name[2:]: saved[name] for name in saved.files if name.startswith("s_")}
+        changes = [dict(zip(_KEYS, map(float, row), strict=True)) for row in saved["changes"]]
+        return state, {"iteration": int(saved["iteration"]), "size": int(saved["size"]), "changes": changes}
 
 
 class Malleable:
@@ -87,6 +100,7 @@ class Malleable:
         self.survivors = survivors
         self._patterns = dict(patterns or {})
         self.folder = Path(folder or os.environ.get(FOLDER, "."))
+        self._checkpoint = self.folder / "checkpoint.npz"
         self.comm: Intracomm = MPI.COMM_WORLD
         self.state: dict[str, np.ndarray] = {}
         self.iteration, self.changes = 0, []  # type: int, list[dict[str, float]]
@@ -127,18 +141,20 @@ class Malleable:
             self._change(given)
 
     def finish(self) -> None:
-        """Write all rows, the iteration and the changes to `result.npz`, whose presence means success."""
+        """Write all rows, the iteration and the changes to `result.npz`, whose presence means success.
+
+        The checkpoint is removed: a later job in the same folder begins at its own beginning.
+        """
         self._write("result.npz", self.iteration)
+        if self.rank == 0:
+            self._checkpoint.unlink(missing_ok=True)
 
     # The first set
 
     def _start(self, state: State) -> None:
-        checkpoint = self.folder / "checkpoint.npz"
-        if checkpoint.exists():
-            with np.load(checkpoint, allow_pickle=False) as saved:
-                state = {name[2:]: saved[name] for name in saved.files if name.startswith("s_")}
-                self.iteration = int(saved["iteration"])
-                self.changes = _changes(saved["changes"])
+        if self._checkpoint.exists():
+            state, before = load(self._checkpoint)
+            self.iteration, self.changes = before["iteration"], before["changes"]
         unknown = self._patterns.keys() - state.keys()
         if unknown:
             raise ValueError(f"patterns of {sorted(unknown)}, but the state has {sorted(state)}")
@@ -153,7 +169,7 @@ class Malleable:
 
     def _change(self, q: int) -> None:
         p, begun = self.size, time.monotonic()
-        self._write("checkpoint.npz", self.iteration + 1)
+        self._write(self._checkpoint.name, self.iteration + 1)
         saved = ready = time.monotonic()
         created = saved
         spawned = q if not self.survivors else max(q - p, 0)
@@ -237,22 +253,10 @@ class Malleable:
 
     def _write(self, name: str, iteration: int) -> None:
         """All rows in one file, gathered in the first process."""
-        whole = {
-            f"s_{key}": self._move(self.comm, key, self.size, Gathered(), self.size, 0)
-            for key in self._shapes
-        }
+        whole = {key: self._move(self.comm, key, self.size, Gathered(), self.size, 0) for key in self._shapes}
         if self.rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            table = np.array([[change[key] for key in _KEYS] for change in self.changes], np.float64)
-            table = table.reshape(-1, len(_KEYS))
-            save(self.folder / name, iteration=iteration, size=self.size, changes=table, **whole)
-
-
-_KEYS = ("iteration", "before", "after", "checkpoint", "launch", "python", "connect", "move")
-
-
-def _changes(table: np.ndarray) -> list[dict[str, float]]:
-    return [dict(zip(_KEYS, map(float, row), strict=True)) for row in table]
+            save(self.folder / name, whole, iteration, self.size, self.changes)
 
 
 def _bytes(rows: np.ndarray) -> Any:

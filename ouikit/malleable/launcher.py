@@ -14,10 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ouikit.malleable.job import FOLDER, _changes
+from ouikit.malleable.job import FOLDER, load
 from ouikit.malleable.manager import ADDRESS, Answer, Manager
+from ouikit.malleable.slurm import Allocation
 
 
 class JobFailedError(RuntimeError):
@@ -32,6 +31,7 @@ def launch(
     timeout: float = 120.0,
     attempts: int = 1,
     env: Mapping[str, str] | None = None,
+    allocation: Allocation | None = None,
 ) -> dict[str, Any]:
     """Run a program with `mpiexec -n 1` until its result is in the folder.
 
@@ -46,6 +46,8 @@ def launch(
         timeout: seconds of an attempt.
         attempts: how often the job is started before it counts as failed.
         env: variables of the environment besides those of this process.
+        allocation: of Slurm; the job then runs inside, and its nodes follow the sizes. A change for which
+            Slurm has no nodes is left out, with a warning.
 
     Returns:
         The arrays by name, and `iteration`, `size` of the last set, `changes` (see `Malleable`) and
@@ -54,6 +56,7 @@ def launch(
     Raises:
         FileNotFoundError: there is no such program, or no mpiexec: install `ouikit[mpi]`.
         JobFailedError: no attempt left a result; the message has the end of what the last one printed.
+        SlurmError: Slurm does not take back nodes that the job has left.
         ValueError: fewer than one attempt.
     """
     program, folder = Path(program), Path(folder).resolve()
@@ -67,18 +70,18 @@ def launch(
     command = [mpiexec(), "-n", "1", sys.executable, "-m", "mpi4py", str(program.resolve()), *arguments]
     variables = {**os.environ, **(env or {}), FOLDER: str(folder)}
     variables.pop(ADDRESS, None)
-    with Manager(manager or (lambda iteration, size: size)) as asked:
+    answer = manager or (lambda iteration, size: size)
+    if allocation:
+        command, answer = allocation.inside(command), allocation.follow(answer)
+    with Manager(answer) as asked:
         variables[ADDRESS] = asked.address
         for attempt in range(1, attempts + 1):
             code, printed = _run(command, variables, timeout, folder / "output.txt")
             if result.exists():
-                with np.load(result, allow_pickle=False) as saved:
-                    found: dict[str, Any] = {
-                        name[2:]: saved[name] for name in saved.files if name[:2] == "s_"
-                    }
-                    changes = _changes(saved["changes"])
-                    found |= {"iteration": int(saved["iteration"]), "size": int(saved["size"])}
-                return found | {"changes": changes, "attempts": attempt}
+                state, reached = load(result)
+                if allocation:
+                    allocation.release(reached["size"])
+                return state | reached | {"attempts": attempt}
     raise JobFailedError(f"{program.name} left no result, exit code {code}:\n{printed[-2000:]}")
 
 

@@ -74,9 +74,10 @@ class Manager:
         self._thread.join()
 
 
-def ask(address: str | None, iteration: int, size: int, timeout: float = 5.0) -> int:
+def ask(address: str | None, iteration: int, size: int, timeout: float = 120.0) -> int:
     """The size that the manager gives; the job's own, with a warning, if no sensible answer comes in time.
 
+    A manager that has to find nodes first may think for a while; one that is gone is noticed at once.
     Without a manager (no address) a job keeps its size.
     """
     if not address:

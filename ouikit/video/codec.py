@@ -70,6 +70,37 @@ def decode(data: bytes, *, threads: int = 1, kind: Threads = "SLICE") -> Iterato
             yield frame.to_ndarray()
 
 
+class PictureDecoder:
+    """A decoder, on the thread that calls it, for streams of one picture each, one after the other.
+
+    It stays open: for small pictures opening one costs more than decoding. Pictures may come out later than
+    they went in, which is why they have numbers.
+
+    ::
+
+        decoder = PictureDecoder()
+        pictures = decoder(first, 0) | decoder(second, 1) | decoder.rest()
+    """
+
+    def __init__(self) -> None:
+        self._av = _av()
+        self._context = self._av.CodecContext.create("hevc", "r")
+        self._context.thread_count = 1
+
+    def __call__(self, data: bytes, number: int = 0) -> dict[int, np.ndarray]:
+        """Decode a stream; the pictures that are ready, by number (see `decode` for their form)."""
+        packet = self._av.Packet(data)
+        packet.pts = number
+        return self._pictures(packet)
+
+    def rest(self) -> dict[int, np.ndarray]:
+        """The pictures that were not ready. The decoder takes no more streams."""
+        return self._pictures(None)
+
+    def _pictures(self, packet: Any) -> dict[int, np.ndarray]:
+        return {frame.pts: frame.to_ndarray() for frame in self._context.decode(packet)}
+
+
 def checksum(data: bytes, **how: Any) -> str:
     """SHA-256 over all decoded pictures, in hexadecimal; `how` as for `decode`."""
     found = hashlib.sha256()

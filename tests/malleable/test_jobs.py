@@ -82,6 +82,13 @@ def test_a_launcher_that_is_told_to_stop_leaves_a_job_that_can_go_on(tmp_path, u
     same(found, unchanged(7))
 
 
+def test_a_job_that_is_done_leaves_no_checkpoint_for_the_next_one_in_its_folder(tmp_path):
+    for n in ("7", "10"):
+        found = launch(PROGRAM, tmp_path, n, manager=steps({1: 2}))
+        assert (len(found["block"]), len(found["changes"])) == (int(n), 1)
+        assert not (tmp_path / "checkpoint.npz").exists()
+
+
 def test_an_exit_code_of_zero_is_no_success(tmp_path):
     with pytest.raises(JobFailedError, match="left no result, exit code 0"):
         launch(PROGRAM, tmp_path, "7", "liar", timeout=30)

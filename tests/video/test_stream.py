@@ -8,7 +8,7 @@ import pytest
 from ouikit.video import headers
 from ouikit.video.bits import Bits
 from ouikit.video.clip import moving_crop
-from ouikit.video.codec import checksum, decode, encode, scalar
+from ouikit.video.codec import PictureDecoder, checksum, decode, encode, scalar
 from ouikit.video.stream import PPS, nal_units, parse
 from ouikit.video.timing import row_seconds
 
@@ -91,6 +91,19 @@ def test_every_way_to_decode_gives_the_same_pictures(clip, waves):
     assert checksum(waves, threads=2) == checksum(waves, threads=2, kind="FRAME") == one
     with scalar():
         assert checksum(waves) == one
+
+
+def test_a_decoder_that_stays_open_gives_each_picture_its_number(clip):
+    """In any order, and the same picture twice: as a decoder that is opened for each."""
+    streams = [encode([picture], 27) for picture in clip[:3]]
+    decoder, found = PictureDecoder(), {}
+    for number, which in enumerate(order := [2, 0, 0, 1]):
+        found |= decoder(streams[which], number)
+    found |= decoder.rest()
+    assert sorted(found) == [0, 1, 2, 3]
+    for number, which in enumerate(order):
+        (expected,) = decode(streams[which])
+        np.testing.assert_array_equal(found[number], expected)
 
 
 def test_streams_that_are_cut_off_or_foreign_are_refused(waves):
