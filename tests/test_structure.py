@@ -49,6 +49,7 @@ def test_the_science_imports_no_laboratory_and_nobody_a_chapter():
         ("optuna", "rl"),
         ("lightning", "integrations"),
         ("transformers", "integrations"),
+        ("deepxde", "integrations"),
         ("mpi4py", "malleable"),
         ("av", "video"),
     ],

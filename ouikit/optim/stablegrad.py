@@ -218,7 +218,7 @@ class _Prediction:
         spread = variance.clamp(min=0).sqrt() / ranks
         if then is not None and gradient is not None:
             spread = torch.where(then > 0, spread * (gradient.float().norm() / then), spread)
-        return spread.float()
+        return spread
 
     def _called(self, module: nn.Module, _: Any, output: Any) -> None:
         if not isinstance(output, Tensor):

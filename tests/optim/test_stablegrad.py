@@ -60,6 +60,17 @@ def test_every_weight_gradient_gets_the_spread_of_the_predictions_and_keeps_its_
     assert torch.equal(nn.functional.cross_entropy(model(x), y).detach(), before)
 
 
+def test_a_network_in_double_precision_gets_its_reference_in_double_precision():
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    optimiser = StableGrad(torch.optim.SGD(model.parameters(), lr=0.0), reference=model)
+    out = model(torch.randn(8, 6, dtype=torch.float64))
+    out.retain_grad()
+    out.pow(3).sum().backward()
+    optimiser.step()
+    for weight in (model[0].weight, model[2].weight):
+        torch.testing.assert_close(weight.grad.std(), out.grad.std(), rtol=1e-10, atol=0)
+
+
 @pytest.mark.parametrize("reference", ["last_layer", 0.25])
 def test_other_references_and_a_second_call_that_changes_nothing(reference):
     model = network()
