@@ -64,8 +64,8 @@ SHORT: dict[str, dict[str, Any]] = {
         "family_epochs": 1, "family_seeds": [0, 1, 2], "family_arms": ["gelu", "learnt", "hardened"],
     },
     "oui_observable": {
-        "hidden": [12, 8], "lr": [1e-3, 0.05, 0.5], "weight_decay": [0.0, 0.01, 0.1], "steps": 60, "patience": 4,
-        "train_size": 200, "twins": 4,
+        "hidden": [12, 8], "lr": [1e-3, 0.05, 0.5], "weight_decay": [0.0, 0.01, 0.1], "steps": 60,
+        "patience": 4, "train_size": 200, "twins": 4,
     },
     "oui_weight_decay": {"epochs": 10, "train_size": 100, "validation_size": 100},
     "ouidecay": {"epochs": 3, "train_size": 200, "validation_size": 100, "gaps": [3]},
