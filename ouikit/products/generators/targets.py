@@ -36,6 +36,11 @@ class Target:
         """Whether it multiplies groups of 8-bit numbers in one instruction that the generator knows."""
         return self.architecture == "x86_64" and has(self.llvm, DOTS)
 
+    @property
+    def registers(self) -> int:
+        """Vector registers."""
+        return 16 if self.architecture == "x86_64" and self.vector < 64 else 32
+
     def absent(self) -> str:
         """What this CPU lacks to run the target's code; empty where it lacks nothing."""
         if self.architecture != (here := _native().architecture):
