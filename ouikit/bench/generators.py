@@ -1,13 +1,14 @@
 """Generated products against each other and against libraries, in turns in one process, with one thread.
 
-The first half of the rounds chooses a tile, the second half judges it, so that the choice does not flatter the
-chosen. A rate is that of the quickest round of a half: operations per CPU second.
+The first half of the rounds chooses a tile and the second half judges it, so that chance in the choice does
+not flatter the chosen. A rate is that of the quickest round of a half: operations per CPU second.
 """
 
 import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Trial:
-    """One arm: a variant with its tile, or a library, whose tile is (0, 0); G operations a second in both halves."""
+    """One arm, a variant with its tile or a library with (0, 0), and its G operations a second in both halves."""
 
     arm: str
     tile: tuple[int, int]
@@ -111,3 +112,16 @@ def _blis() -> Any:
         return ctypes.CDLL("libblis.so.4").cblas_sgemm
     except OSError:
         return None
+
+
+def library_files() -> dict[str, Path]:
+    """The files of the libraries that this process has loaded; MKL is inside torch's."""
+    parts = {"OpenBLAS": "openblas", "torch with MKL": "libtorch_cpu", "BLIS": "libblis"}
+    _blis()
+    np.ones((2, 2)) @ np.ones((2, 2))
+    loaded = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+    found = {}
+    for name, part in parts.items():
+        for path in sorted(path for path in loaded if part in Path(path).name and "scipy.libs" not in path):
+            found[name] = Path(path)
+    return found

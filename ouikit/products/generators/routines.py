@@ -26,7 +26,7 @@ KINDS = {
     "int8": (("int8", "int8"), ("int32", "int32"), "int32"),
     "u8s8": (("uint8", "int8"), ("uint8", "int8"), "int32"),
 }
-"""Types of A and B, of their packed copies, and of C. `int8` is widened by packing; `u8s8` takes dot products."""
+"""Types of A and B, of their packed copies, and of C. Packing widens `int8`; `u8s8` takes dot products."""
 MOST = 256  # vectors of a tile; the code is written out, and LLVM's time grows with it
 
 
@@ -37,10 +37,10 @@ def generate(
 
     Args:
         variant: of `VARIANTS`.
-        mr: rows of the tile in registers. nr: its columns. The tile is of C, of A (mr × kr) or of B (kr × nr), as
-            the variant's last letter says.
-        dtype: of `KINDS`. Integers wrap at 32 bits. u8s8 (unsigned A, signed B) is for variants that hold C, on
-            targets with dot products.
+        mr: rows of the tile in registers. nr: its columns. The tile is of C, of A (mr × kr) or of B
+            (kr × nr), as the variant's last letter says.
+        dtype: of `KINDS`. Integers wrap at 32 bits. u8s8 (unsigned A, signed B) is for variants that hold C,
+            on targets with dot products.
         target: of `targets.TARGETS`.
         threads: 1; the generated loops run in the calling thread.
 
@@ -99,8 +99,9 @@ class Product:
         short = extent < self.lanes and extent & (extent - 1) == 0
         if min(rows, columns) < 1 or (extent % self.lanes and not short):
             raise ValueError(
-                f"a tile of {rows}×{columns} does not fit {self.variant.name} on {self.target.name}: {side} must be "
-                f"a multiple of its {self.lanes} {self.dtype} lanes, or a smaller power of two; both at least 1"
+                f"a tile of {rows}×{columns} does not fit {self.variant.name} on {self.target.name}: "
+                f"{side} must be a multiple of its {self.lanes} {self.dtype} lanes, or a smaller power of "
+                "two; both at least 1"
             )
         vectors = rows * columns / min(extent, self.lanes)
         if vectors > MOST:
@@ -109,8 +110,8 @@ class Product:
             )
         if self.dtype == "u8s8" and (self.variant.resident != "C" or not self.target.dots or short):
             raise ValueError(
-                f"u8s8 needs a variant that holds C (…C0), a target with dot products (avx512vnni) and nr of at least "
-                f"{self.lanes}, not {self}"
+                "u8s8 needs a variant that holds C (…C0), a target with dot products (avx512vnni) and nr of "
+                f"at least {self.lanes}, not {self}"
             )
 
     def routine(self, m: int, n: int, k: int, steps: Sequence[int] | None = None) -> "Routine":
@@ -123,9 +124,7 @@ class Product:
             raise ValueError(f"sizes must be at least 1: m, n, k = {m}, {n}, {k}, steps = {steps}")
         units = self.variant.units(*self.tile, group=4 if self.dtype == "u8s8" else 1)
         if steps:
-            return Routine(
-                self, Plan(self.variant, (m, n, k), units, dict(zip("mnk", steps, strict=True)))
-            )
+            return Routine(self, Plan(self.variant, (m, n, k), units, dict(zip("mnk", steps, strict=True))))
         if (m, n, k) not in self._routines:
             element = np.dtype(KINDS[self.dtype][1][0]).itemsize
             found = blocks(self.variant, (m, n, k), units, self.target.core, element)
@@ -159,9 +158,7 @@ class Routine:
     @cached_property
     def _run(self) -> Any:
         if lacks := self.product.target.absent():
-            raise RuntimeError(
-                f"{self.product} needs {lacks}: export it, or generate for target='native'"
-            )
+            raise RuntimeError(f"{self.product} needs {lacks}: export it, or generate for target='native'")
         return self._compiled["main"]
 
     def __call__(self, a: NDArray[Any], b: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -180,7 +177,11 @@ class Routine:
         (left, right), _, kind = KINDS[self.product.dtype]
         run = self._run
         out = np.empty((m, n), kind) if out is None else out
-        for name, x, dtype, shape in (("a", a, left, (m, k)), ("b", b, right, (k, n)), ("out", out, kind, (m, n))):
+        for name, x, dtype, shape in (
+            ("a", a, left, (m, k)),
+            ("b", b, right, (k, n)),
+            ("out", out, kind, (m, n)),
+        ):
             if x.dtype != np.dtype(dtype):
                 raise TypeError(f"{name} is of type {x.dtype}; {self.product} takes {dtype}")
             if x.shape != shape:
@@ -200,8 +201,8 @@ class Routine:
     def export(self, path: str | Path) -> int:
         """Write an object file (`.o`) or a shared library (`.so`), and return its bytes.
 
-        Its one function is `__tvm_ffi_main`. In Python `tvm.runtime.load_module(path)["main"]` calls a library on
-        arrays; from C it takes three DLPack tensors, as in `main.c` beside this file.
+        Its one function is `__tvm_ffi_main`. In Python `tvm.runtime.load_module(path)["main"]` calls a
+        library on arrays; from C it takes three DLPack tensors, as in `main.c` beside this file.
 
         Raises:
             ValueError: for another suffix.
@@ -213,7 +214,7 @@ class Routine:
         elif path.suffix == ".so":
             if not any(map(shutil.which, ("g++", "gcc", "clang++", "clang"))):
                 raise FileNotFoundError(
-                    f"no compiler on the PATH to link {path.name}: install gcc or clang, or export an object (.o)"
+                    f"no compiler on the PATH to link {path.name}: install gcc, or export an object (.o)"
                 )
             self._compiled.export_library(str(path))
         else:

@@ -1,9 +1,9 @@
 """The six variants as schedules of one product in TensorIR: the same statements, in another order.
 
-The loops of the table in `variants` are put in their order; A and B are packed where the variant's name says; a
-tile of the resident operand is kept in registers. One rule decides the speed: no condition may reach the loop of
-the micro-kernel, or LLVM stores the tile at every step. Hence equal blocks, and C is cut to size when its sums
-leave the registers or the cache.
+The loops of the table in `variants` are put in their order; A and B are packed where the variant's name says;
+a tile of the resident operand is kept in registers. One rule decides the speed: no condition may reach the
+loop of the micro-kernel, or LLVM stores the tile at every step. Hence equal blocks, and C is cut to size when
+its sums leave the registers or the cache.
 """
 
 from typing import Any
@@ -89,7 +89,7 @@ class _Steps:
         return "m" if self.variant.resident == "A" else "n"
 
     def pack(self, operand: str, loop: Loop) -> None:
-        """Copy an operand's block at this loop, in panels whose elements lie as the micro-kernel reads them."""
+        """Copy an operand's block at this loop, in panels that lie as the micro-kernel reads them."""
         block = self.blocks[operand]
         self.s.compute_at(block, loop)
         tile = set(OPERANDS[self.variant.resident])
@@ -136,7 +136,7 @@ class _Steps:
         self.vectorise(columns, self.plan.units["n"])
 
     def leave_cache(self, loop: Loop) -> None:
-        """Keep a block of sums in panels beside the second or third cache's loop, and add it to C at its end."""
+        """Keep a block of sums in panels through this loop's body, and add it to C at its end."""
         block, width = self.blocks["C"], self.plan.units[self.vector]
         self.s.reverse_compute_at(block, loop)
         rows, columns = self.s.get_loops(block)[-2:]

@@ -74,9 +74,7 @@ _OTHERS = (
     _x86("avx2", 32, "x86-64-v3", ("avx2", "fma")),
     _x86("avx512", 64, "x86-64-v4", _AVX512),
     _x86("avx512vnni", 64, "cascadelake", (*_AVX512, *DOTS)),
-    Target(
-        "aarch64", 16, {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}, core=CARMEL
-    ),
+    Target("aarch64", 16, {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}, core=CARMEL),
     Target(
         "riscv64", 16, _RISCV | {"mattr": [f"+{letter}" for letter in "mafdcv"]}, core=C906
     ),  # vectors of 16 bytes are the least that RVV has

@@ -1,11 +1,11 @@
 # mypy: ignore-errors
-"""What the generator starts from, in TensorIR's own syntax: a padded product, and one dot-product instruction.
+"""What the generator starts from, in TensorIR's own syntax: a padded product, and one instruction.
 
 Nothing here says in what order anything runs; `schedules` does.
 """
 
 from tvm import s_tir
-from tvm.script import tirx as T
+from tvm.script import tirx as T  # noqa: N812
 from tvm.tirx import PrimFunc
 
 from ouikit.products.layer_shapes import Shape

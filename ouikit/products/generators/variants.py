@@ -1,8 +1,9 @@
 """The six variants of a blocked matrix product, and the sizes of their blocks. Needs no TVM.
 
-C of m × n sums k products each. A variant is called X3Y2Z0: X is packed for the third cache, Y for the second,
-and a tile of Z stays in registers while the micro-kernel runs along the dimension that Z lacks. Source: Algorithm
-1039 (arXiv 2310.20347) for the family; the loop orders and the cache model are those of the authors' public code.
+C of m × n sums k products each. A variant is called X3Y2Z0: X is packed for the third cache, Y for the
+second, and a tile of Z stays in registers while the micro-kernel runs along the dimension that Z lacks.
+Source: Algorithm 1039 (arXiv 2310.20347) for the family; the loop orders and the cache model are those of the
+authors' public code.
 """
 
 import math
@@ -79,8 +80,9 @@ class Cache:
     def fit(self, shared: int, other: int, element: int) -> float:
         """Length of a panel that this level keeps beside the operands that pass through it.
 
-        The model of Low et al. (2016) in the authors' Python version. `shared` is the dimension that the panel
-        shares with the other operand of this level, `other` is that operand's own, `element` is in bytes.
+        The model of Low et al. (2016) in the authors' Python version. `shared` is the dimension that the
+        panel shares with the other operand of this level, `other` is that operand's own, `element` is in
+        bytes.
 
         >>> Cache(256, 4).fit(8, 12, 4)  # depth of the blocks for tiles of 8 × 12 on NVIDIA's Carmel
         512.0
@@ -102,7 +104,7 @@ L3_MOST = 8 << 20  # a virtual machine sees all of the third cache and may use a
 
 
 def this_core() -> Core:
-    """Caches of this CPU as the system reports them, the third at most 8 MiB; those of Zen 2 where it does not."""
+    """Caches of this CPU as the system reports them (else Zen 2's), the third with 8 MiB at most."""
     levels = []
     for name, usual in zip(("LEVEL1_DCACHE", "LEVEL2_CACHE", "LEVEL3_CACHE"), ZEN2, strict=True):
         size, ways, line = (_reported(f"SC_{name}_{part}") for part in ("SIZE", "ASSOC", "LINESIZE"))
@@ -121,8 +123,8 @@ def blocks(
     """Steps of the outer loops in each dimension: (mc, nc, kc) of the model.
 
     The streamed dimension is sized for the first cache, the rest of Y for the second and of X for the third.
-    For the variants that hold C in registers these are the authors' rules; the others follow by exchanging the
-    names of the operands, which is inferred.
+    For the variants that hold C in registers these are the authors' rules; the others follow by exchanging
+    the names of the operands, which is inferred.
 
     >>> carmel = blocks(VARIANTS["B3A2C0"], (5000, 5000, 5000), {"m": 8, "n": 12, "k": 1}, CARMEL, 4)
     >>> carmel["m"], carmel["n"], carmel["k"]
