@@ -27,7 +27,7 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Trial:
-    """One arm, a variant with its tile or a library with (0, 0), and its G operations a second in both halves."""
+    """One arm and its G operations a second in both halves: a variant with its tile, or a library, (0, 0)."""
 
     arm: str
     tile: tuple[int, int]
