@@ -7,7 +7,7 @@ from typing import Any
 from tvm.target import Target as Llvm
 from tvm.target.codegen import llvm_get_system_cpu, llvm_get_system_triple, target_has_features
 
-from ouikit.products.generators.variants import C906, CARMEL, Core, this_core
+from ouikit.products.generators.variants import C906, CARMEL, ZEN2, Core
 
 DOTS = ("avx512vnni",)
 
@@ -24,7 +24,7 @@ class Target:
     vector: int
     llvm: dict[str, Any] = field(hash=False)
     needs: tuple[str, ...] = ()
-    core: Core = field(default_factory=this_core)
+    core: Core = ZEN2
 
     @property
     def architecture(self) -> str:

@@ -7,7 +7,6 @@ authors' public code.
 """
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,21 +99,8 @@ Core = tuple[Cache, Cache, Cache]
 CARMEL: Core = Cache(256, 4), Cache(2048, 16), Cache(4096, 16)
 ZEN2: Core = Cache(64, 8), Cache(1024, 8), Cache(16384, 16)
 C906: Core = Cache(128, 4), Cache(1024, 16), Cache(4096, 16)
-L3_MOST = 8 << 20  # a virtual machine sees all of the third cache and may use a part of it
-
-
-def this_core() -> Core:
-    """Caches of this CPU as the system reports them (else Zen 2's), the third with 8 MiB at most."""
-    levels = []
-    for name, usual in zip(("LEVEL1_DCACHE", "LEVEL2_CACHE", "LEVEL3_CACHE"), ZEN2, strict=True):
-        size, ways, line = (_reported(f"SC_{name}_{part}") for part in ("SIZE", "ASSOC", "LINESIZE"))
-        size = min(size, L3_MOST)
-        levels.append(Cache(size // (ways * line), ways, line) if size and ways > 1 and line else usual)
-    return levels[0], levels[1], levels[2]
-
-
-def _reported(name: str) -> int:
-    return max(os.sysconf(name), 0) if name in os.sysconf_names else 0
+"""Cores of the authors' tables. They stand for others like them, so that one schedule means the same everywhere;
+the third cache that a virtual machine reports would be no guide either."""
 
 
 def blocks(
