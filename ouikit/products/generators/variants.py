@@ -99,7 +99,7 @@ Core = tuple[Cache, Cache, Cache]
 CARMEL: Core = Cache(256, 4), Cache(2048, 16), Cache(4096, 16)
 ZEN2: Core = Cache(64, 8), Cache(1024, 8), Cache(16384, 16)
 C906: Core = Cache(128, 4), Cache(1024, 16), Cache(4096, 16)
-"""Cores of the authors' tables. They stand for others like them, so that a schedule means the same everywhere;
+"""Cores of the authors' tables. They stand for others like them, so that a schedule means the same anywhere;
 the third cache that a virtual machine reports would be no guide either."""
 
 
