@@ -50,8 +50,8 @@ SHORT: dict[str, dict[str, Any]] = {
         "costs": [2.0, 30.0], "gaps": [15.0, 600.0],
     },
     "gemm_generators": {
-        "squares": [48], "layers": [17], "heights": [2, 4], "widths": [1], "side": 32, "rounds": 2, "seeds": [0, 1],
-        "cross": ["aarch64"],
+        "squares": [48], "layers": [17], "heights": [2, 4], "widths": [1], "side": 32, "rounds": 2,
+        "seeds": [0, 1], "cross": ["aarch64"],
     },
     "gemm_versal": {"rounds": 1, "native_heights": [16, 48, 64]},
     "hevc_biglittle": {
