@@ -27,7 +27,7 @@ def tiles(variant: str, count: int, dtype: str = "float32", target: str = "nativ
     for short, vectors in _TILES[registers][:count]:
         tile = (short, vectors * lanes)
         found.append(
-            generate(variant, *(reversed(tile) if VARIANTS[variant].resident == "A" else tile), dtype, target)
+            generate(variant, *(reversed(tile) if VARIANTS[variant].resident == "A" else tile), dtype, target)  # type: ignore[call-arg]
         )
     return found
 
