@@ -52,6 +52,7 @@ def test_the_science_imports_no_laboratory_and_nobody_a_chapter():
         ("deepxde", "integrations"),
         ("mpi4py", "malleable"),
         ("av", "video"),
+        ("tvm", "products"),
     ],
 )
 def test_a_stack_stays_in_its_room(library, room):

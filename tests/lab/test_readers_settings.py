@@ -49,6 +49,10 @@ SHORT: dict[str, dict[str, Any]] = {
         "seeds": [0, 1, 2], "jobs": 12, "chains": ["1-2"], "rows": 10, "knees": [2, 4, 48],
         "costs": [2.0, 30.0], "gaps": [15.0, 600.0],
     },
+    "gemm_generators": {
+        "squares": [48], "layers": [17], "heights": [2, 4], "widths": [1], "side": 32, "rounds": 2,
+        "seeds": [0, 1], "cross": ["aarch64"],
+    },
     "gemm_versal": {"rounds": 1, "native_heights": [16, 48, 64]},
     "hevc_biglittle": {
         "qps": [30, 40], "width": 192, "height": 128, "pictures": 2, "seeds": [0, 1], "slow": [0.4, 0.8],
@@ -206,6 +210,8 @@ REFUSED = [
     ("gemm_mixed_precision", {"networks": ["resnet18"]}, "'networks' .*there are resnet50"),
     ("oui_observable", {"early": 0.001}, "'early' is 0.001; a run has 400 steps"),
     ("stablegrad", {"equations": [{"name": "poisson", "ends": 1}]}, "'equations' .*poisson has 2 faces"),
+    ("gemm_generators", {"mirrored": [3]}, r"'mirrored' is \[3\]; give some of layers"),
+    ("gemm_generators", {"rounds": 3}, "'rounds' is 3; give an even number"),
     ("stablegrad", {"starts": ["he", "fixup"]}, "'starts' .*give some of aware, bn, default"),
 ]
 
