@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ouikit.fl.strategies.paired import PairedFedAvg
     from ouikit.fl.strategies.replies import Reply, RoundFailedError
     from ouikit.fl.strategies.risk import risk_factors, risk_weights, robust_z
+    from ouikit.fl.strategies.robust import CoordinateMedian, MultiKrum
     from ouikit.fl.strategies.weighted import (
         FedOUI,
         FedOUIAlignment,
@@ -59,6 +60,7 @@ _HOMES = {
     "strategies.paired": ("PairedFedAvg",),
     "strategies.replies": ("Reply", "RoundFailedError"),
     "strategies.risk": ("risk_factors", "risk_weights", "robust_z"),
+    "strategies.robust": ("CoordinateMedian", "MultiKrum"),
     "strategies.weighted": (
         *("FedOUI", "FedOUIAlignment", "GradientAlignment"),
         *("PairedFedProx", "ShuffledFedOUI"),
@@ -72,12 +74,14 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Anomaly",
     "AtypicalClientMonitor",
+    "CoordinateMedian",
     "FedOUI",
     "FedOUIAlignment",
     "FedSQ",
     "Federation",
     "FrozenGates",
     "GradientAlignment",
+    "MultiKrum",
     "Outcome",
     "PairedFedAvg",
     "PairedFedProx",

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import ouigemm
+import torch
 
 from ouikit.products.layer_shapes import Shape
 
@@ -67,6 +68,21 @@ def _arm(name: str, rung: str, shape: Shape, seed: int) -> Arm:
         a, b, c = *_bytes(shape, seed), np.empty(shape[:2], element)
         return lambda: ouigemm.gemm(a.astype(element), b.astype(element), c, isa=rung, threads=1)
     return product(_TYPES[name], rung, shape, seed)
+
+
+def libraries(shape: Shape, seed: int = 0) -> dict[str, Arm]:
+    """The f32 product of `arms` by other people's libraries, on the same matrices: the baseline to beat.
+
+    "f32, numpy" is the BLAS that NumPy ships with (OpenBLAS), "f32, torch" that of torch (MKL on x86). How
+    many threads they take is the caller's; the laboratory gives a cell one.
+
+    >>> sorted(libraries((4, 4, 4)))
+    ['f32, numpy', 'f32, torch']
+    """
+    a, b = (x.astype(np.float32) for x in _bytes(shape, seed))
+    c = np.empty(shape[:2], np.float32)
+    x, y, z = map(torch.from_numpy, (a, b, c))
+    return {"f32, numpy": lambda: np.matmul(a, b, out=c), "f32, torch": lambda: torch.mm(x, y, out=z)}
 
 
 def product(kind: str, rung: str, shape: Shape, seed: int = 0) -> Arm:

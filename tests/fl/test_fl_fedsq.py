@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 from ouikit import data
 from ouikit.data.dataset import fingerprint
 from ouikit.fl.read.averaging import averaging_gap
-from ouikit.fl.read.readings import pace, paced_rows
+from ouikit.fl.read.readings import pace, paced_rows, rounds_to
 from ouikit.fl.run.apps import client_app, identify
 from ouikit.fl.run.client import dual_network, local_update
 from ouikit.fl.run.first_round import first_round_gap
@@ -262,7 +262,7 @@ def test_the_gap_after_a_round_grows_with_the_steps_and_is_that_of_the_method():
 def test_pace_counts_rounds_from_one():
     found = pace([0.2, 0.96, 0.8, 1.0, 0.9, 1.0])
     assert found == {
-        "best": 1.0, "best_round": 4.0, "within_95": 2.0, "mean": pytest.approx(0.81), "final": 1.0,
+        "best": 1.0, "best_round": 4.0, "mean": pytest.approx(0.81), "final": 1.0,
         "jitter": pytest.approx(0.4 / 3),
     }  # fmt: skip
     assert pace([0.5])["jitter"] == 0
@@ -273,6 +273,12 @@ def test_pace_counts_rounds_from_one():
     norms = [entry["update_norm"] for entry in outcome.contributions]
     assert rows["drift", 2] == pytest.approx(np.mean(norms))
     assert rows["faults", 2] == 0
+
+
+def test_rounds_to_a_target_count_from_one_and_past_the_end_where_it_is_missed():
+    curve = [0.2, 0.96, 0.8, 1.0]
+    assert [rounds_to(target, curve) for target in (0.1, 0.96, 0.97, 1.1)] == [1, 2, 4, 5]
+    assert np.isnan(rounds_to(float("nan"), curve))
 
 
 @pytest.mark.parametrize(

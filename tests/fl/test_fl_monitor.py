@@ -140,6 +140,15 @@ def test_risk_aware_weights_lower_who_is_far_out_and_strike_out_nobody():
     assert 0 < weights[3] < size_weights(SIZES)[3]
 
 
+def test_risk_aware_weights_may_read_the_length_of_the_update():
+    strategy, _ = run(risk_aware=True, score="L2", threshold=0.7)
+    seen = pd.DataFrame(strategy.contributions)
+    raw = size_weights(SIZES) * risk_factors(seen.update_norm, threshold=0.7)
+    assert seen.weight.tolist() == pytest.approx(raw / raw.sum())
+    assert seen.z.tolist() == pytest.approx(robust_z(seen.update_norm))
+    assert seen.z[2] != robust_z(seen.pairwise)[2]  # it moved in the output layer, which no divergence sees
+
+
 def test_it_goes_together_with_another_strategy():
     class Monitored(AtypicalClientMonitor, FedOUI):
         pass
@@ -164,7 +173,7 @@ def test_named_layers_and_the_callers_model():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"score": "L2"}, ValueError, "pairwise, direct, cells"),
+        ({"score": "L1"}, ValueError, "pairwise, direct, cells, L2"),
         ({"threshold": 0.1}, ValueError, "0.1"),
         ({"network": lambda: nn.Linear(3, 2)}, ValueError, "no gate module"),
         ({"layers": ["conv"]}, ValueError, "no layer 'conv'"),

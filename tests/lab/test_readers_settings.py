@@ -246,6 +246,13 @@ def test_fedsq_with_one_partition_and_no_other_list(sweep):
     assert "best.high_0.2" in names["study"]._record["result"]["metrics"]
 
 
+def test_fedsq_in_a_cnn_alone_leaves_the_map_of_the_plain_network_out(sweep):
+    settings = {"settings": [{"alpha": 0.2, "drift": "low", "model": "convnet3"}], "proximal": []}
+    names = run("fedsq", SHORT["fedsq"] | settings)
+    assert {figure["name"] for figure in names["study"]._figures} == {"accuracy", "paired", "rounds", "gates"}
+    assert "mean.low_0.2_plain" in names["study"]._record["result"]["metrics"]
+
+
 @pytest.mark.parametrize(("lr", "seeds"), [([1e-5], [0, 1]), ([1e-5, 1e-3], [0])])
 def test_ppo_where_nothing_succeeds_or_no_seed_can_be_left_out(lr, seeds, sweep):
     names = run("ppo_learning_rate", SHORT["ppo_learning_rate"] | {"lr": lr, "seeds": seeds})

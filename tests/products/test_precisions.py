@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from ouikit.products import precisions
 from ouikit.products.layer_shapes import NETWORKS, RESNET50, operations
@@ -32,6 +33,14 @@ def test_every_arm_multiplies_the_same_numbers(monkeypatch):
         kind = wide.get(name, "int8")
         assert (x.dtype, y.dtype, isa) == (kind, kind, precisions.rungs()[name])
         np.testing.assert_array_equal(c, a @ b)  # whole numbers below 2^24: exact in f32, too
+
+
+def test_the_libraries_multiply_the_same_numbers():
+    a, b = (x.astype(np.int64) for x in precisions._bytes(SHAPE, 3))
+    for name, arm in precisions.libraries(SHAPE, seed=3).items():
+        found = arm()
+        assert found.dtype in (np.float32, torch.float32), name
+        np.testing.assert_array_equal(np.asarray(found), a @ b)
 
 
 @pytest.mark.parametrize(

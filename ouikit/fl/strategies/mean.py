@@ -1,4 +1,4 @@
-"""What a global model may hold, and the mean of several models.
+"""What a global model may hold, and the mean and the median of several models.
 
 Floats are averaged, complex ones too. Integers and booleans, such as the batch counter of batch normalisation
 or a mask, keep their type and, where the models agree, their value.
@@ -88,6 +88,24 @@ def weighted_mean(models: Sequence[Arrays], weights: Sequence[float]) -> Arrays:
             else:
                 mean[name] = part
     return {name: _of_type(array, [model[name] for model in models]) for name, array in mean.items()}
+
+
+def median(models: Sequence[Arrays]) -> Arrays:
+    """The median of every number over models with the same arrays; of an even count, the middle of two.
+
+    Of a complex number, that of each part. Integers and booleans are as in `weighted_mean`, equal weights.
+    """
+
+    def middle(numbers: list[NDArray[Any]]) -> NDArray[Any]:
+        found = np.median(np.stack([_reals(array) for array in numbers]), axis=0)
+        first = numbers[0]
+        return found.astype(_reals(first).dtype).view(first.dtype).reshape(first.shape)
+
+    mean = weighted_mean(models, [1.0] * len(models))
+    return {
+        name: middle([model[name] for model in models]) if array.dtype.kind in _FLOATING else array
+        for name, array in mean.items()
+    }
 
 
 def _of_type(mean: NDArray[Any], given: list[NDArray[Any]]) -> NDArray[Any]:

@@ -5,8 +5,9 @@ from typing import Any
 from ouikit.fl.setting.federation import Federation
 from ouikit.fl.strategies.arrays import record_of_state
 from ouikit.fl.strategies.fedsq import FedSQ
-from ouikit.fl.strategies.monitor import AtypicalClientMonitor
+from ouikit.fl.strategies.monitor import LENGTH, AtypicalClientMonitor
 from ouikit.fl.strategies.paired import PairedFedAvg
+from ouikit.fl.strategies.robust import CoordinateMedian, MultiKrum
 from ouikit.fl.strategies.weighted import (
     FedOUI,
     FedOUIAlignment,
@@ -25,6 +26,9 @@ METHODS: dict[str, type[PairedFedAvg]] = {
     "fedsq": FedSQ,
     "monitor": AtypicalClientMonitor,
     "risk_aware": AtypicalClientMonitor,
+    "risk_length": AtypicalClientMonitor,
+    "median": CoordinateMedian,
+    "krum": MultiKrum,
 }
 
 
@@ -40,7 +44,10 @@ def strategy_of(federation: Federation) -> PairedFedAvg:
     if issubclass(kind, AtypicalClientMonitor):
         probe = federation.data().probe(federation.shared_probe)
         special = {"network": federation.network, "probe": probe}
-        special["risk_aware"] = federation.method == "risk_aware"
+        special["risk_aware"] = federation.method != "monitor"
+        special |= {"score": LENGTH} if federation.method == "risk_length" else {}
+    if issubclass(kind, MultiKrum):  # it is told how many clients are wrong
+        special = {"faulty": federation.anomaly.clients}
     if issubclass(kind, FedSQ):  # given here, for a server that continues after an interruption
         special = {"structure": record_of_state(federation.network().state_dict())}
     return kind(

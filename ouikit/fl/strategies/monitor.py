@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ from ouikit.nn.weights import load
 from ouikit.patterns import Pattern
 from ouikit.probe import Probe
 from ouikit.signals.divergence import DIVERGENCES, reading
+
+LENGTH = "L2"  # the score that is no divergence
 
 
 class AtypicalClientMonitor(PairedFedAvg):
@@ -40,7 +43,7 @@ class AtypicalClientMonitor(PairedFedAvg):
         network: builds the model that the arrays belong to, with at least one gate, or with named `layers`.
         probe: inputs [m, …], m ≥ 2, as that model takes them; typical ones, on the CPU.
         layers: as in `ouikit.record_patterns`.
-        score: the divergence by which z and the weights are made.
+        score: what z and the weights are made of: a divergence, or "L2", the length of the update.
         risk_aware: whether scores change weights.
         threshold, temperature: as in `ouikit.fl.risk_weights`.
         strategy: keywords of the strategy that it extends, `PairedFedAvg` by itself.
@@ -63,8 +66,9 @@ class AtypicalClientMonitor(PairedFedAvg):
         **strategy: object,
     ) -> None:
         super().__init__(**strategy)  # type: ignore[arg-type]
-        if score not in DIVERGENCES:
-            raise ValueError(f"score must be one of {', '.join(DIVERGENCES)}: got {score!r}")
+        known = (*DIVERGENCES, LENGTH)
+        if score not in known:
+            raise ValueError(f"score must be one of {', '.join(known)}: got {score!r}")
         risk_factors([0.0], threshold=threshold, temperature=temperature)  # raises now for wrong values
         self.score, self.risk_aware = score, risk_aware
         self.threshold, self.temperature = threshold, temperature
@@ -86,7 +90,7 @@ class AtypicalClientMonitor(PairedFedAvg):
         for reply in replies:
             after = reading(self._patterns(reply.arrays))
             found.append({name: divergence(after, self._before) for name, divergence in DIVERGENCES.items()})
-        z = robust_z([scores[self.score] for scores in found])
+        z = robust_z(self._judged(replies, found))
         sizes = [reply.metrics["num-examples"] for reply in replies]
         cosines = cosine_to_mean([reply.update for reply in replies], sizes)
         inner = super().scores(replies, server_round)
@@ -100,9 +104,15 @@ class AtypicalClientMonitor(PairedFedAvg):
         weights = super().weights(replies, server_round)
         if not self.risk_aware:
             return weights
-        scores = [reply.scores[self.score] for reply in replies]
+        scores = self._judged(replies, [reply.scores for reply in replies])
         risky = weights * risk_factors(scores, threshold=self.threshold, temperature=self.temperature)
         return risky / risky.sum()
+
+    def _judged(self, replies: list[Reply], found: list[dict[str, float]]) -> list[float]:
+        """What `score` names, of every reply."""
+        if self.score == LENGTH:
+            return [float(np.linalg.norm(reply.update)) for reply in replies]
+        return [scores[self.score] for scores in found]
 
     def _patterns(self, arrays: Arrays) -> Pattern:
         model = self._probe.model

@@ -99,6 +99,10 @@ class PairedFedAvg(FedAvg):
         """
         return [{} for _ in replies]
 
+    def mean(self, models: Sequence[Arrays], weights: Sequence[float]) -> Arrays:
+        """The next global model from those of the replies: `weighted_mean`. Subclasses override it."""
+        return weighted_mean(models, weights)
+
     def state(self) -> dict[str, Any]:
         """What the strategy remembers from round to round besides `contributions` and `faults`.
 
@@ -132,7 +136,7 @@ class PairedFedAvg(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The weighted mean of the usable replies. Raises RoundFailedError."""
+        """The mean of the usable replies. Raises RoundFailedError."""
         answers = {answer.metadata.src_node_id: answer for answer in replies}
         usable = self._usable(server_round, answers)
         if not self._asked:
@@ -144,8 +148,7 @@ class PairedFedAvg(FedAvg):
         weights = [float(weight) for weight in self.weights(usable, server_round)]
         self._note(server_round, usable, weights)
         metrics = self.train_metrics_aggr_fn(self._weighted(usable, answers, weights), self.weighted_by_key)
-        mean = weighted_mean([reply.arrays for reply in usable], weights)
-        return record_of(mean), metrics
+        return record_of(self.mean([reply.arrays for reply in usable], weights)), metrics
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
