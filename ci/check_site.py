@@ -53,15 +53,42 @@ PROBLEMS = r"""() => {
   return [...broken, ...fonts, ...bare.map(m => `mathematics not rendered: ${m.textContent.slice(0, 60)}`),
           ...(wide > 1 ? [`page is ${wide} px wider than the window`] : [])];
 }"""  # noqa: E501
-# WCAG 2.1, levels A and AA; contrast is one of its rules.
+# WCAG 2.1, levels A and AA. Contrast, the slowest rule and the only one of colours, is judged apart.
 RULES = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
     "resultTypes": ["violations"],
     "preload": False,  # else axe fetches style sheets anew, from paths that do not exist
     # Docutils writes a bibliography with a role that was given up, and with links between its entries.
-    "rules": {name: {"enabled": False} for name in ("aria-deprecated-role", "aria-required-children")},
+    "rules": {
+        name: {"enabled": False}
+        for name in ("aria-deprecated-role", "aria-required-children", "color-contrast")
+    },
 }
 CONTRAST = {"runOnly": ["color-contrast"], "resultTypes": ["violations"], "preload": False}
+# All that contrast depends on: the text's own style, and every background and opacity that lies beneath it.
+# One text of each such look is marked; looks that were judged before are not judged again, on any page.
+MARK_NEW_LOOKS = """known => {
+  const looks = new Set(known), below = new Map([[null, '']]);
+  const ground = element => {
+    if (!below.has(element)) {
+      const {backgroundColor, backgroundImage, opacity} = getComputedStyle(element);
+      const own = [backgroundColor, backgroundImage, opacity].join();
+      const under = ground(element.parentElement);
+      below.set(element, own === 'rgba(0, 0, 0, 0),none,1' ? under : own + '|' + under);
+    }
+    return below.get(element);
+  };
+  document.querySelectorAll('[data-new-look]').forEach(element => delete element.dataset.newLook);
+  for (const element of document.querySelectorAll('article *')) {
+    const text = [...element.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    if (!text || !element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    const {color, fontSize, fontWeight} = getComputedStyle(element);
+    const look = [color, fontSize, fontWeight, ground(element)].join('|');
+    if (!looks.has(look)) element.dataset.newLook = '';
+    looks.add(look);
+  }
+  return [...looks];
+}"""
 
 
 @dataclass
@@ -102,13 +129,14 @@ def check_files(root: Path) -> list[str]:
     pages = {
         p: Document(p) for p in sorted(root.rglob("*.html")) if "_static" not in p.relative_to(root).parts
     }
+    targets = {path.resolve(): page.names for path, page in pages.items()}
     wrong = []
     for path, page in pages.items():
         name = path.relative_to(root)
         wrong += [f"{name}: would load {url} from outside" for url in page.outside]
         wrong += [f"{name}: image without alternative text: {src}" for src in page.no_alt]
         wrong += [
-            f"{name}: broken link {link}" for link in sorted(set(page.links)) if _broken(link, path, pages)
+            f"{name}: broken link {link}" for link in sorted(set(page.links)) if _broken(link, path, targets)
         ]
     for sheet in root.rglob("*.css"):
         urls = re.findall(
@@ -119,16 +147,15 @@ def check_files(root: Path) -> list[str]:
     return wrong
 
 
-def _broken(link: str, path: Path, pages: dict[Path, Document]) -> bool:
+def _broken(link: str, path: Path, names: dict[Path, set[str]]) -> bool:
     parts = urlsplit(link)
     if parts.scheme:  # data:, mailto:, javascript:
         return False
     target = (path.parent / unquote(parts.path)).resolve() if parts.path else path.resolve()
     target = target / "index.html" if target.is_dir() else target
-    if not target.is_file():
+    if target not in names and not target.is_file():
         return True
-    known = {page.path.resolve(): page for page in pages.values()}.get(target)
-    return bool(parts.fragment and known and unquote(parts.fragment) not in known.names)
+    return bool(parts.fragment and target in names and unquote(parts.fragment) not in names[target])
 
 
 @contextmanager
@@ -154,6 +181,7 @@ def check_browser(root: Path, chromium: str, screenshots: Path | None) -> list[s
 
     axe = Axe()
     wrong: list[str] = []
+    looks: dict[str, set[str]] = {theme: set() for theme in THEMES}
     names = [p.relative_to(root).as_posix() for p in sorted(root.rglob("*.html"))]
     names = [n for n in names if not n.startswith(("_static/", "_modules/")) and n != "index.html"]
     with sync_playwright() as playwright, served(root.parent) as address:
@@ -167,13 +195,12 @@ def check_browser(root: Path, chromium: str, screenshots: Path | None) -> list[s
                         _turn(page, theme)
                         _look(page, f"{name} ({size}, {theme})", wrong)
                         if size == "desktop":  # the colours are the same on a phone
-                            rules = RULES if theme == "light" else CONTRAST  # a theme changes colours only
-                            _accessibility(axe, page, rules, f"{name} ({theme})", wrong)
+                            wrong += _contrast(axe, page, looks[theme], f"{name} ({theme})")
                         if screenshots:
                             shot = f"{name.removesuffix('.html').replace('/', '-')}-{size}-{theme}.png"
                             page.screenshot(path=screenshots / shot, full_page=True)
                     if size == "desktop":
-                        wrong += _keyboard(page, name)
+                        wrong += _broken_rules(axe, page, "article", RULES, name) + _keyboard(page, name)
         with opened(browser, "desktop", wrong) as page:
             for name in names:
                 page.goto((root / name).as_uri(), wait_until="load")
@@ -221,14 +248,24 @@ def _look(page: "Page", name: str, wrong: list[str]) -> None:
     wrong += [f"{name}: {problem}" for problem in page.evaluate(PROBLEMS)]
 
 
-def _accessibility(axe: "Axe", page: "Page", rules: dict[str, Any], name: str, wrong: list[str]) -> None:
+def _contrast(axe: "Axe", page: "Page", looks: set[str], name: str) -> list[str]:
+    """Texts with too little contrast, among those that look like none of `looks`, which grows."""
+    found = set(page.evaluate(MARK_NEW_LOOKS, sorted(looks)))
+    new = found - looks
+    looks |= found
+    return _broken_rules(axe, page, "[data-new-look]", CONTRAST, name) if new else []
+
+
+def _broken_rules(axe: "Axe", page: "Page", within: str, rules: dict[str, Any], name: str) -> list[str]:
     """Each rule of axe-core that the content breaks, with the first places; the frame is the theme's."""
     if not page.locator("article").count():  # the search page is nothing but frame
-        return
-    for broken in axe.run(page, "article", rules).response["violations"]:
+        return []
+    wrong = []
+    for broken in axe.run(page, within, rules).response["violations"]:
         for node in broken["nodes"][:3]:
             found = " ".join(node["failureSummary"].split())
             wrong.append(f"{name}: {broken['id']}: {' '.join(map(str, node['target']))}: {found[:200]}")
+    return wrong
 
 
 def _search(page: "Page", site: str) -> list[str]:

@@ -3,12 +3,13 @@
 import importlib.util
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 GOOD = '<html><body><h1 id="top">A</h1><a href="b.html#end">b</a><a href="https://x.org">x</a></body></html>'
 
@@ -78,23 +79,62 @@ def test_without_a_browser_that_part_is_skipped_loudly(
     assert "SKIPPED" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium")
+@pytest.fixture
+def page(checker: ModuleType) -> Iterator[Page]:
+    if not shutil.which("chromium"):
+        pytest.skip("no chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=checker.SWITCHES)
+        with checker.opened(browser, "desktop", []) as page:
+            yield page
+        browser.close()
+
+
+def show(page: Page, content: str) -> None:
+    page.set_content(f'<body style="background: #fff"><button></button><article>{content}</article>')
+
+
+def rules(wrong: list[str]) -> list[str]:
+    return [line.split(": ")[1] for line in wrong]
+
+
 @pytest.mark.parametrize(
     ("content", "rule"),
     [
-        ('<p style="color: #bbb">pale words</p>', "color-contrast"),
         ('<img src="x.png">', "image-alt"),
         ("<button></button>", "button-name"),
         ('<p style="color: #666">words</p><img src="x.png" alt="x">', None),
     ],
 )
-def test_what_axe_finds_in_the_content_is_named(checker: ModuleType, content: str, rule: str | None) -> None:
-    wrong: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=checker.SWITCHES)
-        with checker.opened(browser, "desktop", wrong) as page:
-            page.set_content(f'<body style="background: #fff"><button></button><article>{content}</article>')
-            wrong.clear()  # x.png is nowhere
-            checker._accessibility(Axe(), page, checker.RULES, "a page", wrong)
-        browser.close()
-    assert [line.split(": ")[:2] for line in wrong] == ([["a page", rule]] if rule else [])
+def test_what_axe_finds_in_the_content_is_named(checker, page, content, rule):
+    show(page, content)
+    assert rules(checker._broken_rules(Axe(), page, "article", checker.RULES, "a page")) == [rule] * bool(
+        rule
+    )
+
+
+@pytest.mark.parametrize(
+    "pale",
+    [
+        '<p style="color: #bbb">words</p>',
+        '<div style="background: #888"><p style="color: #666">words</p></div>',
+        '<div style="opacity: 0.3"><p style="color: #666">words</p></div>',
+        '<p style="color: #666; background: #999">words</p>',
+    ],
+)
+def test_pale_words_are_found_beside_others_that_share_all_but_one_thing(checker, page, pale):
+    show(page, f'<p style="color: #666">words</p>{pale}')
+    looks: set[str] = set()
+    assert rules(checker._contrast(Axe(), page, looks, "a page")) == ["color-contrast"]
+    assert len(looks) == 2
+
+
+def test_a_look_is_judged_once_and_only_where_it_is_seen(checker, page):
+    pale = '<p style="color: #bbb">words</p>'
+    looks: set[str] = set()
+    show(page, f"<div hidden>{pale}</div>")
+    assert checker._contrast(Axe(), page, looks, "a page") == []
+    show(page, pale * 3)
+    assert rules(checker._contrast(Axe(), page, looks, "a page")) == ["color-contrast"]
+    show(page, pale)
+    assert checker._contrast(Axe(), page, looks, "another page") == []

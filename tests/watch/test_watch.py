@@ -395,7 +395,7 @@ def test_what_the_table_says(where: str) -> None:
 
 
 def test_every_line_of_the_table_is_a_test() -> None:
-    table = (ROOT / "book" / "api_science.md").read_text().split("| Where | What holds |\n|---|---|\n")[1]
+    table = (ROOT / "book" / "api_patterns.md").read_text().split("| Where | What holds |\n|---|---|\n")[1]
     lines = table.split("\n\n")[0].splitlines()
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == list(HOLDS)
 
