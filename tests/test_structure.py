@@ -253,7 +253,7 @@ def test_a_file_and_what_it_offers_say_what_they_are_for(path):
 
 
 def test_every_example_of_a_docstring_runs():
-    """CI runs all of them (`ci/test.sh`); none may be marked as one to leave out."""
+    """CI runs all of them (`ci/test.mk`); none may be marked as one to leave out."""
     for path in [*(ROOT / "ouikit").rglob("*.py"), *(ROOT / "kernels" / "ouigemm").rglob("*.py")]:
         assert "doctest: +SKIP" not in path.read_text(), f"{path} has an example that is not run"
-    assert "--doctest-modules ouikit kernels/ouigemm" in (ROOT / "ci" / "test.sh").read_text()
+    assert "--doctest-modules ouikit kernels/ouigemm" in (ROOT / "ci" / "test.mk").read_text()
