@@ -6,7 +6,7 @@ The models below are also the source of `chapter.schema.json`, by which editors 
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -183,12 +183,39 @@ def _paper_schema(schema: dict[str, Any]) -> None:
     schema["required"].remove(_STEM)
 
 
-class _Paper(_Section):
+class Headline(_Section):
+    """What stands for the chapter at its head and on the Results page."""
+
+    claims: Annotated[list[Text], Field(min_length=1, max_length=3)]
+    """Ids of the claims that the abstract is about."""
+    figure: Text
+    """The name of the one figure."""
+
+
+class Paper(_Section):
+    """What the book knows of a paper without running it."""
+
+    model_config = ConfigDict(json_schema_extra=_paper_schema)
+
     slug: Annotated[str, Field(alias=_STEM)]
     """Name of the chapter's two files."""
     citation: Annotated[Citation, Field(alias="paper")]
     area: Area
     """The part of the book."""
+    order: int = 0
+    """Inside its area: papers are sorted by this number, then by year and slug."""
+    idea: Text
+    """One sentence that says what the paper found."""
+    evidence: Evidence
+    scales: dict[str, dict[str, Any]]
+    """Parameters that differ from the notebook's parameters cell, which is the reduced scale."""
+    claims: Annotated[list[Claim], Field(min_length=1)]
+    names: Annotated[dict[str, Text], Field(validate_default=True)] = {}
+    """Words for every metric that a page would else print as its key: those of an `order` of several."""
+    headline: Headline | None = None
+    """Left out, it is the first three claims of the abstract and the first figure."""
+    not_tested: list[Text] = []
+    """What is not tested at any scale, and why."""
 
     @property
     def title(self) -> str:
@@ -205,43 +232,6 @@ class _Paper(_Section):
     @property
     def arxiv(self) -> str | None:
         return self.citation.arxiv
-
-
-class Planned(_Paper):
-    """A paper that has no chapter yet."""
-
-    tests: Text
-    """What its chapter will test."""
-
-
-class Headline(_Section):
-    """What stands for the chapter at its head and on the Results page."""
-
-    claims: Annotated[list[Text], Field(min_length=1, max_length=3)]
-    """Ids of the claims that the abstract is about."""
-    figure: Text
-    """The name of the one figure."""
-
-
-class Paper(_Paper):
-    """What the book knows of a paper without running it."""
-
-    model_config = ConfigDict(json_schema_extra=_paper_schema)
-
-    order: int = 0
-    """Inside its area: papers are sorted by this number, then by year and slug."""
-    idea: Text
-    """One sentence that says what the paper found."""
-    evidence: Evidence
-    scales: dict[str, dict[str, Any]]
-    """Parameters that differ from the notebook's parameters cell, which is the reduced scale."""
-    claims: Annotated[list[Claim], Field(min_length=1)]
-    names: Annotated[dict[str, Text], Field(validate_default=True)] = {}
-    """Words for every metric that a page would else print as its key: those of an `order` of several."""
-    headline: Headline | None = None
-    """Left out, it is the first three claims of the abstract and the first figure."""
-    not_tested: list[Text] = []
-    """What is not tested at any scale, and why."""
 
     @property
     def headlines(self) -> list[Claim]:
@@ -309,28 +299,15 @@ def read_paper(path: Path) -> Paper:
     if not isinstance(raw, dict):
         raise PaperError(f"{path}: the file: must be a mapping; got {raw!r}")
     scales = raw.get("scales")
-    return _validated(Paper, raw, path.stem, str(path), list(scales) if isinstance(scales, dict) else [])
+    return _validated(raw, path.stem, str(path), list(scales) if isinstance(scales, dict) else [])
 
 
-def read_planned(path: Path) -> list[Planned]:
-    """Read and validate `book/planned.yml`.
-
-    Raises:
-        PaperError: naming the file, the paper, and each wrong key with its fix.
-    """
-    listed = yaml.load(path.read_text(), Loader=UniqueKeys)
-    return [_validated(Planned, raw, slug, f"{path}: {slug}", []) for slug, raw in listed.items()]
-
-
-_Form = TypeVar("_Form", Paper, Planned)
-
-
-def _validated(form: type[_Form], raw: dict[str, Any], slug: str, where: str, scales: list[str]) -> _Form:
+def _validated(raw: dict[str, Any], slug: str, where: str, scales: list[str]) -> Paper:
     try:
-        return form.model_validate(raw | {_STEM: slug}, context=scales)
+        return Paper.model_validate(raw | {_STEM: slug}, context=scales)
     except ValidationError as error:
         lines = [
-            f"{where}: {_key(loc, raw)}: {fix(one, _allowed(form, loc, scales), _meaning(form, loc))}"
+            f"{where}: {_key(loc, raw)}: {fix(one, _allowed(loc, scales), _meaning(loc))}"
             for one in error.errors()
             for loc in [one["loc"]]
         ]
@@ -348,10 +325,10 @@ def _key(loc: tuple[int | str, ...], raw: Mapping[str, Any]) -> str:
     return ".".join(map(str, parts))
 
 
-def _allowed(form: type[BaseModel], loc: tuple[int | str, ...], scales: Iterable[str]) -> list[str]:
+def _allowed(loc: tuple[int | str, ...], scales: Iterable[str]) -> list[str]:
     """The keys of the section that a key stands in."""
     if len(loc) == 1:
-        return [field.alias or name for name, field in form.model_fields.items() if name != "slug"]
+        return [field.alias or name for name, field in Paper.model_fields.items() if name != "slug"]
     if loc[0] == "paper":
         return list(Citation.model_fields)
     if loc[0] == "headline":
@@ -361,9 +338,9 @@ def _allowed(form: type[BaseModel], loc: tuple[int | str, ...], scales: Iterable
     return [name for name in Claim.model_fields if name != "at"] + [f"at_{scale}" for scale in scales]
 
 
-def _meaning(form: type[BaseModel], loc: tuple[int | str, ...]) -> str | None:
+def _meaning(loc: tuple[int | str, ...]) -> str | None:
     """What a key of the file or of a claim says; None elsewhere."""
-    section = Claim if loc[0] == "claims" else form
+    section = Claim if loc[0] == "claims" else Paper
     field = section.model_fields.get(str(loc[-1])) if len(loc) in (1, 3) else None
     return field and field.description
 

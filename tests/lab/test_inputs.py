@@ -132,7 +132,6 @@ def test_a_committed_record_that_read_another_one_than_todays_is_older(repo, sou
 def test_the_page_links_to_the_chapters_that_it_reads(repo, source):
     published(repo)
     (repo / "book" / "_config.yml").write_text("{}")
-    (repo / "book" / "planned.yml").write_text("{}")
     shelf = read_shelf(repo, [], lambda found: False)
     badges = {entry.paper.slug: badge_line(entry, Repository("", "main")) for entry in shelf.entries}
     assert '<a href="source.html">source</a> (extended scale)' in badges["toy"]

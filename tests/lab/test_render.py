@@ -541,39 +541,22 @@ def test_status_and_gallery_link_to_what_exists(root: Path, tmp_path: Path) -> N
         assert (out / "vendor" / place).exists()
 
 
-def test_cards_show_chapters_and_papers_to_come(root: Path) -> None:
-    shelf = shelf_of(root)
-    text = pages.cards(shelf)
-    assert shelf.planned
-    assert text.count('role="listitem"') == 1 + len(shelf.planned)
-    there = {AREAS[0]} | {plan.area for plan in shelf.planned}
-    assert [line[4:] for line in text.splitlines() if line.startswith("### ")] == [
-        a.capitalize() for a in AREAS if a in there
-    ]
+def test_cards_show_chapters_by_area(root: Path) -> None:
+    text = pages.cards(shelf_of(root))
+    assert text.count('role="listitem"') == 1
+    assert [line for line in text.splitlines() if line.startswith("### ")] == [f"### {AREAS[0].capitalize()}"]
     assert '<a href="chapters/gates.html">A study of gates</a>' in text
     assert "Gómez et al. 2025" in text
     assert "Gates tell &lt;early&gt; &amp; cheaply." in text
-    assert text.count(">planned<") == len(shelf.planned)
 
 
-def test_the_bibliography_has_every_paper_written_or_planned(root: Path, tmp_path: Path) -> None:
+def test_the_bibliography_has_every_paper(root: Path, tmp_path: Path) -> None:
     assemble(root, [], tmp_path / "out")
     papers = parse_file(tmp_path / "out" / "papers.bib").entries
-    assert set(papers) == {"gates", *yaml.safe_load((BOOK / "planned.yml").read_text())}
+    assert set(papers) == {"gates"}
     assert papers["gates"].fields["eprint"] == "2501.00001"
     assert [str(person) for person in papers["gates"].persons["author"]] == ["Gómez, Ana", "Wu, Lee"]
     assert not set(papers) & set(parse_file(BOOK / "references.bib").entries)
-
-
-def test_a_chapter_on_disk_is_no_longer_planned(root: Path) -> None:
-    plan = yaml.safe_load((root / "book" / "planned.yml").read_text())
-    plan["gates"] = {"paper": PAPER["paper"], "area": AREAS[0], "tests": "?"}
-    (root / "book" / "planned.yml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    assert "gates" not in {one.slug for one in shelf_of(root, None).planned}
-    plan["later"] = plan.pop("gates") | {"area": "structures"}
-    (root / "book" / "planned.yml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    with pytest.raises(PaperError, match=r"later: area: 'structures' is not one of activation patterns, .*"):
-        read_shelf(root, [], lambda _: False)
 
 
 def test_benchmarks_show_values_targets_and_the_machine(root: Path) -> None:

@@ -19,7 +19,7 @@ from ouikit.lab.book.badges import (
 from ouikit.lab.book.cite import family_name
 from ouikit.lab.book.shelf import Entry, Published, Shelf
 from ouikit.lab.claims import VERDICTS
-from ouikit.lab.paper import AREAS, OUR_OWN, Planned
+from ouikit.lab.paper import AREAS, OUR_OWN
 
 MEANING = {
     "reproduced": "the whole interval supports the claim",
@@ -69,14 +69,13 @@ def block(html: str) -> str:
 
 
 def summary(shelf: Shelf) -> str:
-    """How far the collection is: papers done and planned, and each claim's verdict at its largest scale.
+    """How far the collection is: how many papers, and each claim's verdict at its largest scale.
 
     Only what papers say is counted as theirs; our controls and checks stand apart.
     """
     papers, ours = counted(shelf.entries)
-    done, total = len(shelf.entries), len(shelf.entries) + len(shelf.planned)
     many = f"<b>{len(papers)}</b> claim{'' if len(papers) == 1 else 's'} of the papers"
-    words = f"<b>{done}</b> of {total} papers · {many}, each at the widest scale that tested it:"
+    words = f"<b>{len(shelf.entries)}</b> papers · {many}, each at the widest scale that tested it:"
     text = f'<p class="ouikit-summary"><span>{words}</span> {verdict_counts(papers)}</p>'
     if ours:
         text += (
@@ -87,14 +86,13 @@ def summary(shelf: Shelf) -> str:
 
 
 def cards(shelf: Shelf) -> str:
-    """A card per paper, by area: chapters with their figure, papers to come with what they will test."""
+    """A card per paper with its figure, by area."""
     text = ""
     for area in AREAS:
         done = [_card(entry) for entry in shelf.entries if entry.paper.area == area]
-        todo = [_planned_card(plan) for plan in shelf.planned if plan.area == area]
-        if done or todo:
+        if done:
             text += f"\n### {area.capitalize()}\n"
-            text += block(f'<div class="ouikit-cards" role="list">{"".join(done + todo)}</div>')
+            text += block(f'<div class="ouikit-cards" role="list">{"".join(done)}</div>')
     return text
 
 
@@ -108,14 +106,6 @@ def _card(entry: Entry) -> str:
         f'<a href="chapters/{paper.slug}.html">{escape(paper.title)}</a></p>'
         f'<p class="ouikit-who">{escape(who)}</p><p>{escape(paper.idea)}</p>'
         f'<p class="ouikit-card-foot">{verdicts_at(entry)}</p></div>'
-    )
-
-
-def _planned_card(plan: Planned) -> str:
-    return (
-        f'<div class="ouikit-card" role="listitem"><p class="ouikit-card-title">{escape(plan.title)}</p>'
-        f"<p>{escape(plan.tests)}</p>"
-        f'<p class="ouikit-card-foot">{pill("planned")} {pill(str(plan.year))}</p></div>'
     )
 
 

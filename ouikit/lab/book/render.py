@@ -58,7 +58,7 @@ def assemble(
     """
     shelf = read_shelf(root, runs, outdated)
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(root / "book", out, ignore=shutil.ignore_patterns("results", "planned.yml"))
+    shutil.copytree(root / "book", out, ignore=shutil.ignore_patterns("results"))
     for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
         if (root / name).exists():
             shutil.copy(root / name, out / name)
@@ -108,7 +108,7 @@ def _write_toc(source: Path, shelf: Shelf, out: Path) -> None:
 
 
 def _write_bibliography(shelf: Shelf, out: Path) -> None:
-    papers = [*(entry.paper for entry in shelf.entries), *shelf.planned]
+    papers = [entry.paper for entry in shelf.entries]
     (out / "papers.bib").write_text("\n".join(cite.bibtex(one.slug, one.citation) for one in papers))
 
 

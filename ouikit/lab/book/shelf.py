@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ouikit.lab import record
-from ouikit.lab.paper import Paper, Planned, read_paper, read_planned
+from ouikit.lab.paper import Paper, read_paper
 
 # An older record may lack what later ones hold; pages then say so instead of failing.
 UNKNOWN: dict[str, dict[str, Any]] = {
@@ -123,7 +123,6 @@ class Shelf:
     """Everything that pages are made from."""
 
     entries: list[Entry]
-    planned: list[Planned]
     benchmarks: dict[str, dict[str, Any]]
     repository: Repository
 
@@ -136,18 +135,16 @@ def read_shelf(root: Path, runs: Sequence[Path], outdated: Callable[[Mapping[str
     """Collect what `root` and the run folders hold.
 
     Raises:
-        PaperError: for a chapter's YAML or `book/planned.yml` that is wrong.
+        PaperError: for a chapter's YAML that is wrong.
         RecordError: for a record that cannot be read; the message names the file.
         ValueError: for a benchmark file that is wrong.
     """
     fresh = {one.slug: one for one in (_published(folder, outdated) for folder in runs)}
     papers = read_papers(root)
     entries = [Entry(paper, fresh.get(paper.slug), _committed(root, paper, outdated)) for paper in papers]
-    known = {paper.slug for paper in papers}
     config = yaml.safe_load((root / "book" / "_config.yml").read_text()).get("repository") or {}
     return Shelf(
         entries,
-        [plan for plan in read_planned(root / "book" / "planned.yml") if plan.slug not in known],
         {
             path.stem: _benchmark(path)
             for path in sorted((root / "book" / "results" / "bench").glob("*.json"))
