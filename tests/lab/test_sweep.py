@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
 from ouikit.lab.spec import LOCAL
-from ouikit.lab.sweep import SweepError, sweep
+from ouikit.lab.sweep import SweepError, by_value, sweep
 from ouikit.lab.sweep.cells import Cell, DamagedCellError, Store, StoreError
 from ouikit.lab.sweep.executors import start
 
@@ -50,6 +51,34 @@ def called(log):
 
 def counts(rows):
     return {name: rows.attrs["cells"][name] for name in ("total", "computed", "cached", "diverged")}
+
+
+NOTEBOOK = """
+from functools import cache, lru_cache
+import math
+
+@cache
+def doubled(i):
+    calls.append(i)
+    return 2 * i
+
+@lru_cache(maxsize=7)
+def cell(i, seed):
+    value = doubled(i) + doubled(i) + math.factorial(3)
+    return [{"metric": "m", "value": value}, {"metric": "calls", "value": len(calls)}]
+
+calls = []
+"""
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_cells_of_a_notebook_may_use_cached_functions(tmp_path, jobs):
+    notebook = {"__name__": "__main__"}
+    exec(NOTEBOOK, notebook)
+    again = pickle.loads(by_value.dumps(notebook["cell"]))
+    assert again.cache_parameters() == {"maxsize": 7, "typed": False}
+    rows = sweep(notebook["cell"].__wrapped__, {"i": [5]}, seeds=[0], store=tmp_path, jobs=jobs)
+    assert rows["value"].tolist() == [26, 1]
 
 
 def test_the_table_by_hand(tmp_path):

@@ -8,11 +8,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
-
 from ouikit.lab.keys import canonical, cell_hash, reaches
 from ouikit.lab.spec import FEDERATED, LOCAL, Engine
-from ouikit.lab.sweep import executors
+from ouikit.lab.sweep import by_value, executors
 from ouikit.lab.sweep.cells import Cell, DamagedCellError, Store
 from ouikit.lab.sweep.grid import Arguments, Grid, calls, check_call, label
 from ouikit.lab.sweep.progress import bar, say
@@ -88,7 +86,7 @@ def sweep(
     workers = _Workers()
     failures: list[tuple[Arguments, str]] = []
     if missing:
-        payload = cloudpickle.dumps(cell)
+        payload = by_value.dumps(cell)
         name = title or getattr(cell, "__name__", "sweep")
         try:
             with (
