@@ -21,7 +21,7 @@ install() {
 # The folder counts: a copied or moved environment would import the package of the old place.
 stamp=$( (cat pyproject.toml ci/constraints.txt; pwd; "$python" -c 'import sys; print(sys.version)') | cksum)
 if [ "$(cat .venv/.stamp 2>/dev/null)" != "$stamp" ]; then
-    echo "Setting up .venv (a minute, 2.3 GB) ..." >&2
+    echo "Setting up .venv (a minute, 3 GB) ..." >&2
     "$python" -m venv --clear .venv
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -c ci/constraints.txt uv
     # torch is named beside what depends on it, so that no other release can be picked.
