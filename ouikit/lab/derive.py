@@ -3,8 +3,7 @@
 What a record says of its run (scale, parameters, seeds), of its metrics (value, interval, n) and of its
 claims (sentence, test, verdict) must follow from its rows, so that no number can be written by hand. What a
 notebook computes beside its sweeps is computed again, and what it reads in records of other chapters is read
-again. Not derived are the figures, the cost, and what made
-the run.
+again. Not derived are the figures, the cost, and what made the run.
 """
 
 import ast

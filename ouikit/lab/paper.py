@@ -298,16 +298,12 @@ def read_paper(path: Path) -> Paper:
         raise PaperError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise PaperError(f"{path}: the file: must be a mapping; got {raw!r}")
-    scales = raw.get("scales")
-    return _validated(raw, path.stem, str(path), list(scales) if isinstance(scales, dict) else [])
-
-
-def _validated(raw: dict[str, Any], slug: str, where: str, scales: list[str]) -> Paper:
+    scales = list(raw["scales"]) if isinstance(raw.get("scales"), dict) else []
     try:
-        return Paper.model_validate(raw | {_STEM: slug}, context=scales)
+        return Paper.model_validate(raw | {_STEM: path.stem}, context=scales)
     except ValidationError as error:
         lines = [
-            f"{where}: {_key(loc, raw)}: {fix(one, _allowed(loc, scales), _meaning(loc))}"
+            f"{path}: {_key(loc, raw)}: {fix(one, _allowed(loc, scales), _meaning(loc))}"
             for one in error.errors()
             for loc in [one["loc"]]
         ]

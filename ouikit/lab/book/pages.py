@@ -102,7 +102,7 @@ def _card(entry: Entry) -> str:
     picture = _images(*found, "", hidden=True) if found else ""
     who = f"{family_name(paper.authors[0])} {'et al. ' if len(paper.authors) > 1 else ''}{paper.year}"
     return (
-        f'<div class="ouikit-card ouikit-done" role="listitem">{picture}<p class="ouikit-card-title">'
+        f'<div class="ouikit-card" role="listitem">{picture}<p class="ouikit-card-title">'
         f'<a href="chapters/{paper.slug}.html">{escape(paper.title)}</a></p>'
         f'<p class="ouikit-who">{escape(who)}</p><p>{escape(paper.idea)}</p>'
         f'<p class="ouikit-card-foot">{verdicts_at(entry)}</p></div>'
