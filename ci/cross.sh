@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compilers and emulators for kernels/tests/test_cross.py, where the machine lets us install them. Without them
+# Compilers and emulators for tests/products/test_emulation.py, where the machine lets us install them. Without them
 # that part is skipped, loudly.
 set -euo pipefail
 command -v aarch64-linux-gnu-gcc qemu-aarch64 qemu-riscv64 clang-19 ld.lld-19 > /dev/null && exit 0

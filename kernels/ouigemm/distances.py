@@ -1,19 +1,31 @@
 """Hamming distances of packed binary rows."""
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from ouigemm import _core
 from ouigemm.ladder import rung_number, thread_count
-from ouigemm.operands import array_of, describe
+from ouigemm.operands import array_of, describe, is_tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def hamming(bits: Any, isa: str = "auto", threads: int | None = None) -> np.ndarray:
+@overload
+def hamming(bits: "Tensor", isa: str = "auto", threads: int | None = None) -> "Tensor": ...
+
+
+@overload
+def hamming(bits: np.ndarray, isa: str = "auto", threads: int | None = None) -> np.ndarray: ...
+
+
+def hamming(bits: Any, isa: str = "auto", threads: int | None = None) -> Any:
     """Number of bits in which two rows differ, for all pairs of rows: int64 `[rows, rows]`.
 
     bits: `[rows, n]`, either bool, or packed, as uint8 (`numpy.packbits(x, axis=1)`) or uint64 words;
-    a CPU tensor of bool or uint8 will do too. Bits that pad a row must be the same in every row.
+    an array, or a CPU tensor, which gives a tensor. Bits that pad a row must be the same in every row.
 
     Raises TypeError for other types, ValueError for another number of dimensions.
 
@@ -29,7 +41,7 @@ def hamming(bits: Any, isa: str = "auto", threads: int | None = None) -> np.ndar
     distances = np.zeros((len(words), len(words)), np.int64)
     if words.size:
         _core.hamming(words, distances, rung_number(isa), thread_count(threads))
-    return distances
+    return sys.modules["torch"].from_numpy(distances) if is_tensor(bits) else distances
 
 
 def _words(array: np.ndarray) -> np.ndarray:

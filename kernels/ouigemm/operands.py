@@ -128,8 +128,9 @@ def array_of(x: Any, name: str) -> tuple[np.ndarray, str, bool]:
         x = np.from_dlpack(x)
     refuse_meaning(x, name)
     if not x.dtype.isnative:
+        order = "big-endian" if sys.byteorder == "little" else "little-endian"
         raise TypeError(
-            f"{name}, {x.dtype} {x.shape}, is of another byte order than this CPU: "
+            f"{name}, {x.dtype} {x.shape}, is {order}, and this CPU is not: "
             f"pass {name}.astype({name}.dtype.newbyteorder('='))"
         )
     return (x.view(np.uint16), "bfloat16", False) if x.dtype.name == "bfloat16" else (x, x.dtype.name, False)

@@ -2,14 +2,19 @@
 
 import sys
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
 from ouigemm import _core
 from ouigemm.epilogues import FLOAT32, Requantised, Scaled, check_columns
 from ouigemm.ladder import AUTO, RUNGS, TYPES, rung_number, thread_count
-from ouigemm.operands import Operand, destination, is_tensor, operand
+from ouigemm.operands import BFloat16, Operand, destination, is_tensor, operand
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_Out = TypeVar("_Out", np.ndarray, "Tensor")
 
 INT32 = np.dtype(np.int32)
 PRODUCTS = {(same, same): same for same in ("f32", "bf16", "s16", "s32")} | {
@@ -58,7 +63,7 @@ class Weights:
         raise TypeError(f"{self} are laid out for this CPU: send the matrix, and pack it where it is used")
 
 
-def pack(b: Any, isa: str = "auto") -> Weights:
+def pack(b: "np.ndarray | BFloat16 | Tensor", isa: str = "auto") -> Weights:
     """Pack B once, for `gemm(a, weights)` many times.
 
     Raises as `gemm` for b.
@@ -68,6 +73,45 @@ def pack(b: Any, isa: str = "auto") -> Weights:
     [[1, 2, 3]]
     """
     return Weights(b, isa)
+
+
+@overload
+def gemm(
+    a: "Tensor",
+    b: "np.ndarray | BFloat16 | Tensor | Weights",
+    out: None = None,
+    alpha: float = 1,
+    beta: float = 0,
+    epilogue: Scaled | None = None,
+    isa: str = "auto",
+    threads: int | None = None,
+) -> "Tensor": ...
+
+
+@overload
+def gemm(
+    a: np.ndarray | BFloat16,
+    b: "np.ndarray | BFloat16 | Tensor | Weights",
+    out: None = None,
+    alpha: float = 1,
+    beta: float = 0,
+    epilogue: Scaled | None = None,
+    isa: str = "auto",
+    threads: int | None = None,
+) -> np.ndarray: ...
+
+
+@overload
+def gemm(
+    a: "np.ndarray | BFloat16 | Tensor",
+    b: "np.ndarray | BFloat16 | Tensor | Weights",
+    out: _Out,
+    alpha: float = 1,
+    beta: float = 0,
+    epilogue: Scaled | None = None,
+    isa: str = "auto",
+    threads: int | None = None,
+) -> _Out: ...
 
 
 def gemm(
@@ -119,7 +163,7 @@ def gemm(
     else:
         c = destination(out, (m, n), dtype)
     try:
-        overlaps = _core.gemm(
+        _core.gemm(
             TYPES.index(kind),
             _rung(isa, weights),
             thread_count(threads),
@@ -137,9 +181,9 @@ def gemm(
         )
     except MemoryError:
         raise MemoryError(f"no room to pack a, {left}, and b, {right}") from None
-    if overlaps:
-        other = left if overlaps == "a" else right
-        raise ValueError(f"out, {c.dtype} {c.shape}, lies in the memory of {overlaps}, {other}")
+    except ValueError as overlap:
+        other = left if str(overlap) == "a" else right
+        raise ValueError(f"out, {c.dtype} {c.shape}, lies in the memory of {overlap}, {other}") from None
     if out is None:
         return sys.modules["torch"].from_numpy(c) if left.from_torch else c
     if is_tensor(out):

@@ -2,7 +2,8 @@
 
      level 2   one panel of B, kc x nr, takes an eighth: it is read again for every row panel. To hold it in
                level 1 and go through the depth in more steps costs more, in sums that come and go, than
-               its way from level 2, which streams
+               its way from level 2, which streams; but not for vectors of less than a cache line, whose
+               loads are more and sums fewer: their panel takes half of level 1
      level 2   a block of A over the whole depth, mc x k, takes half: its rows are packed once, into
                whole cache lines, and read again for every column panel
      level 2   a block of C, mc x nc accumulators, takes a quarter, where k > kc makes it wait
@@ -19,6 +20,8 @@
 
 #include <pthread.h>
 #include <unistd.h>
+
+enum { STRIP_OF_ROWS = 16 };
 
 static size_t l1_bytes, l2_bytes;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -57,15 +60,32 @@ static size_t even_blocks(size_t extent, size_t most, size_t step)
     return size ? round_up(size, step) : step;
 }
 
+/* Of a panel of B, in bytes. */
+static size_t most_of_a_panel(const ouigemm_ukernel *u, size_t l2)
+{
+    const int short_vectors = u->op_m == 1 && u->op_n > 1 && u->op_n * ACCUMULATOR < LINE;
+    return short_vectors ? least(ouigemm_cache_bytes(1) / 2, l2 / 8) : l2 / 8;
+}
+
 ouigemm_blocks blocking(const ouigemm_ukernel *u, size_t l2, size_t m, size_t n, size_t k)
 {
     ouigemm_blocks blocks;
-    blocks.kc = even_blocks(k, l2 / 8 / (u->nr * element_bytes(u->b)), u->ka);
+    blocks.kc = even_blocks(k, most_of_a_panel(u, l2) / (u->nr * element_bytes(u->b)), u->ka);
     size_t row = (k * element_bytes(u->a) / LINE + 1) * LINE; /* as it is packed */
     size_t rows = l2 / 2 / row;
     blocks.mc = even_blocks(m, rows < FEWEST_ROWS ? FEWEST_ROWS : rows, u->mr);
     blocks.nc = even_blocks(n, k > blocks.kc ? l2 / 4 / (blocks.mc * ACCUMULATOR) : n, u->nr);
     return blocks;
+}
+
+/* From beyond level 2, some rows are read side by side, each from end to end: as many streams as hardware fetches
+   ahead. Sums wait in level 2 meanwhile. */
+void strips_of_rows(ouigemm_blocks *blocks, const ouigemm_ukernel *u, size_t l2, size_t b_bytes)
+{
+    if (b_bytes <= l2)
+        return;
+    blocks->kc = least(blocks->kc, STRIP_OF_ROWS);
+    blocks->nc = l2 / 4 / (blocks->mc * ACCUMULATOR) / u->nr * u->nr;
 }
 
 ouigemm_blocks ouigemm_block_sizes(ouigemm_type type, int rung, size_t m, size_t n, size_t k, size_t l2)

@@ -10,6 +10,7 @@
 #include "weights.h"
 
 enum { SMALLEST_SHARE = 1 << 21, ALIASING_STRIDE = 4096, MANY_COLUMNS = 1024 };
+enum { FEW_ROWS = 32, FEW_PANELS = 4 };
 
 /* How many rows of A are read in place, which saves their packing. It wants consecutive k in the kernel's own
    type; and where all rows fall into the same few sets of the cache, so few columns that packing would not pay.
@@ -25,6 +26,14 @@ static size_t rows_in_place(const ouigemm_call *call, const ouigemm_ukernel *u, 
         return call->m;
     size_t last = row ? parts(beyond, row) : call->m;
     return call->type >= OUIGEMM_S16 && last < call->m ? call->m - last : 0;
+}
+
+/* Whether B is read where it lies: for few rows of A a copy costs more than it saves. It takes the kernel's own
+   type, one step of k at a time, and rows of B whose columns lie side by side. */
+static int reads_b_in_place(const ouigemm_call *call, const ouigemm_ukernel *u)
+{
+    return !call->packed && call->m <= FEW_ROWS && u->kr == 1 && u->ka == 1 && u->b == element_of_b(call->type) &&
+           call->b.col == 1;
 }
 
 /* Rows first, since every piece packs its own rows, as long as there are enough of them to pay for reading B
@@ -48,7 +57,7 @@ static int share_out(product *p)
     p->splits = parts(panels, each);
     const size_t b_bytes = call->n * p->depth * element_bytes(p->kernel->b);
     p->packs_b = !call->packed && (call->m <= p->blocks.mc || b_bytes <= ouigemm_cache_bytes(1));
-    if (p->packs_b) { /* into three quarters of level 2; a panel takes an eighth at most */
+    if (p->packs_b && !p->b_in_place) { /* into three quarters of level 2; a panel takes an eighth at most */
         size_t panel = p->blocks.kc * nr * element_bytes(p->kernel->b);
         p->blocks.nc = least(p->blocks.nc, least(ouigemm_cache_bytes(2) * 3 / 4 / panel, WEIGHTS_AT_ONCE) * nr);
     }
@@ -62,6 +71,10 @@ static void plan(product *p)
     p->kernel = ladder_pick_height(ladder_family(call->type, p->weights->rung), p->weights->kernel->nr, call->m);
     p->loops = ladder_loops(p->weights->rung);
     p->blocks = blocking(p->kernel, ouigemm_cache_bytes(2), call->m, call->n, p->depth);
+    p->b_in_place = reads_b_in_place(call, p->kernel);
+    if (p->b_in_place)
+        strips_of_rows(&p->blocks, p->kernel, ouigemm_cache_bytes(2), call->n * p->depth * element_bytes(p->kernel->b));
+    p->streams_b = (call->packed || p->b_in_place) && parts(call->m, p->kernel->mr) <= FEW_PANELS;
     p->one_step = p->depth <= p->blocks.kc;
     p->in_place = rows_in_place(call, p->kernel, p->depth);
     p->by_rows = call->a.col == 1;

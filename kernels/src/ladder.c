@@ -60,9 +60,22 @@ static int first_rung(int rung, int (*has)(const ouigemm_rung *, int), int what)
     return OUIGEMM_AUTO;
 }
 
+/* The type whose kernels a rung has for this one: its own, or the wider one that packing converts it to. */
+static int served_as(const ouigemm_rung *rung, int type)
+{
+    static const int wider[OUIGEMM_TYPES] = {OUIGEMM_F32, OUIGEMM_F32, OUIGEMM_S16,
+                                             OUIGEMM_S32, OUIGEMM_S16, OUIGEMM_S16};
+    return rung->kernels[type] ? type : wider[type];
+}
+
+static const ouigemm_ukernel *const *family_of(const ouigemm_rung *rung, int type)
+{
+    return rung->kernels[served_as(rung, type)];
+}
+
 static int has_type(const ouigemm_rung *rung, int type)
 {
-    return rung->kernels[type] != NULL;
+    return family_of(rung, type) != NULL;
 }
 
 static int has_hamming(const ouigemm_rung *rung, int unused)
@@ -86,13 +99,13 @@ const ouigemm_rung *ladder_loops(int rung)
 const ouigemm_ukernel *const *ladder_family(ouigemm_type type, int rung)
 {
     int r = first_rung(rung, has_type, type);
-    return r < 0 ? NULL : ladder[r]->kernels[type];
+    return r < 0 ? NULL : family_of(ladder[r], type);
 }
 
 double ouigemm_run_stream(ouigemm_type type, int rung, size_t rounds, const char **instruction)
 {
     int r = first_rung(rung, has_type, type);
-    const ouigemm_stream *stream = r < 0 ? NULL : ladder[r]->streams[type];
+    const ouigemm_stream *stream = r < 0 ? NULL : ladder[r]->streams[served_as(ladder[r], type)];
     *instruction = stream ? stream->instruction : NULL;
     if (!stream)
         return 0;
@@ -166,6 +179,6 @@ const char *ouigemm_kernel_name(ouigemm_type type, int rung, size_t m, size_t n)
 
 const char *ouigemm_rung_kernel(int rung, ouigemm_type type, int index)
 {
-    const ouigemm_ukernel *const *family = ladder[rung]->kernels[type];
+    const ouigemm_ukernel *const *family = family_of(ladder[rung], type);
     return family && family[index] ? family[index]->name : NULL;
 }

@@ -26,6 +26,7 @@
 #include <string.h>
 
 enum { FEW_LINES = 8 };
+enum { AHEAD_IN_PANEL = 2048, AHEAD_IN_ROW = 256 };  /* bytes, of 1 to 4 KB and of 128 to 1,024 that were tried */
 
 /* One thread's share of the product in hand. */
 struct piece {
@@ -36,6 +37,7 @@ struct piece {
     weights_part packed;  /* what is in the room */
     const char *b;   /* the block of B in hand, */
     size_t b_panel;  /* bytes from one of its panels to the next, */
+    ptrdiff_t b_group;     /* and from one group of the depth to the next, */
     const int32_t *start;  /* and what its columns begin with */
     float *factor, *bias;  /* of columns j0 to j1, where results are scaled */
     size_t ic, rows, in_place;
@@ -141,13 +143,20 @@ static void compute_tile(const struct piece *piece, ouigemm_tile_call *t, size_t
         store(piece, sums, ir, jr);
 }
 
-/* The block of B for columns jc.. and steps pc.. of the depth: of the weights, or packed now. */
+/* The block of B for columns jc.. and steps pc.. of the depth: of B itself, of the weights, or packed now. */
 static void take_block_of_b(struct piece *piece, const weights_part *part)
 {
     const product *p = piece->product;
     const struct ouigemm_packed *w = p->weights;
-    const size_t step_bytes = p->kernel->nr * element_bytes(p->kernel->b);
-    if (p->packs_b && part->steps) {
+    const size_t bytes = element_bytes(p->kernel->b), step_bytes = p->kernel->nr * bytes;
+    piece->b_group = (ptrdiff_t)(p->kernel->ka * step_bytes);
+    if (p->b_in_place && part->columns % p->kernel->nr == 0) {
+        const ptrdiff_t corner = (ptrdiff_t)part->p * p->call->b.row + (ptrdiff_t)part->j;
+        piece->b = (const char *)p->call->b.data + corner * (ptrdiff_t)bytes;
+        piece->b_panel = step_bytes;
+        piece->b_group = p->call->b.row * (ptrdiff_t)bytes;
+        piece->start = NULL;
+    } else if (p->packs_b && part->steps) {
         int32_t *start = (int32_t *)(piece->room + p->blocks.kc * p->blocks.nc * element_bytes(p->kernel->b));
         piece->b = piece->room;
         piece->b_panel = part->steps * step_bytes;
@@ -162,7 +171,15 @@ static void take_block_of_b(struct piece *piece, const weights_part *part)
     }
 }
 
-/* The panel of B that comes next is fetched from beyond level 2 while this one is at work, a slice by every
+/* Where B is read once or little more, its way from memory is what takes the time: the first tile of a panel
+   fetches what it will need itself, a little ahead. */
+static void fetch_own(const product *p, ouigemm_tile_call *t, int first)
+{
+    t->ahead = (uintptr_t)t->b + (p->b_in_place ? AHEAD_IN_ROW : AHEAD_IN_PANEL);
+    t->ahead_step = first ? (size_t)t->b_group : 0;
+}
+
+/* Otherwise the panel of B that comes next is fetched from beyond level 2 while this one is at work, a slice by every
    tile: no hardware foresees the jump. A small slice is fetched at once, a larger one by the kernel. */
 static void fetch_slice(ouigemm_tile_call *t, size_t slice)
 {
@@ -186,13 +203,17 @@ static void compute_block(struct piece *piece, const weights_part *part, int las
         ouigemm_tile_call t = {
             .groups = part->steps / u->ka,
             .b = piece->b + j / u->nr * piece->b_panel,
+            .b_group = piece->b_group,
             .start = piece->start ? piece->start + j : NULL,
             .accumulate = part->p > 0,
             .ahead = (uintptr_t)piece->b + (j / u->nr + 1) * piece->b_panel,
         };
         const uintptr_t end = t.ahead + panel;
         for (size_t ir = 0; ir < piece->rows; ir += u->mr) {
-            fetch_slice(&t, t.ahead < end ? slice : 0);
+            if (p->streams_b)
+                fetch_own(p, &t, ir == 0);
+            else
+                fetch_slice(&t, t.ahead < end ? slice : 0);
             point_at_a(piece, ir, part->p, &t);
             compute_tile(piece, &t, ir, part->j + j, sums, last);
             sums += p->one_step ? 0 : u->mr * u->nr * ACCUMULATOR;
@@ -205,7 +226,7 @@ static void compute_rows(const struct piece *piece, const weights_part *part)
 {
     const product *p = piece->product;
     const ouigemm_ukernel *u = p->kernel;
-    ouigemm_tile_call t = {.groups = part->steps / u->ka};
+    ouigemm_tile_call t = {.groups = part->steps / u->ka, .b_group = piece->b_group};
     for (size_t ir = 0; ir < piece->rows; ir += u->mr) {
         point_at_a(piece, ir, part->p, &t);
         for (size_t j = 0; j < part->columns; j += u->nr) {
@@ -226,6 +247,13 @@ static int goes_by_rows(const product *p, const weights_part *part)
     return p->one_step && part->columns > u->nr && bytes <= close;
 }
 
+/* Of the columns that are left: what a block of C holds, or whole panels of it, where B is read in place. */
+static size_t columns_at_once(const product *p, size_t left)
+{
+    const size_t nr = p->kernel->nr, columns = least(p->blocks.nc, left);
+    return p->b_in_place && columns > nr ? columns / nr * nr : columns;
+}
+
 /* Loops jc and pc. */
 static void compute_piece(struct piece *piece)
 {
@@ -234,8 +262,9 @@ static void compute_piece(struct piece *piece)
     if (p->epilogue.output != OUIGEMM_ACCUMULATOR)
         epilogue_prepare(&p->epilogue, piece->j0, columns, round_up(columns, p->kernel->nr), piece->factor,
                          piece->bias);
-    for (size_t jc = piece->j0; jc < piece->j1; jc += p->blocks.nc) {
-        weights_part part = {.j = jc, .columns = least(p->blocks.nc, piece->j1 - jc)};
+    for (weights_part part = {.j = piece->j0}; part.j < piece->j1; part.j += part.columns) {
+        part.columns = columns_at_once(p, piece->j1 - part.j);
+        part.p = 0;
         do {
             part.steps = least(p->blocks.kc, depth - part.p);
             take_block_of_b(piece, &part);

@@ -43,12 +43,17 @@ struct Unlocked {
     ~Unlocked() { take_gil(thread); }
 };
 
+// A result that overlaps an operand is a ValueError with the name of that operand.
 static void raise(ouigemm_status status)
 {
     if (status == OUIGEMM_NO_MEMORY)
         throw std::bad_alloc();
     if (status == OUIGEMM_NOT_AVAILABLE)
         throw std::runtime_error("this rung is not available here");
+    if (status == OUIGEMM_C_OVERLAPS_A)
+        throw nb::value_error("a");
+    if (status == OUIGEMM_C_OVERLAPS_B)
+        throw nb::value_error("b");
 }
 
 static ouigemm_matrix view(const Matrix &x)
@@ -85,8 +90,7 @@ static ouigemm_epilogue epilogue_of(int output, double alpha, double beta, const
     return epilogue;
 }
 
-// Returns "a" or "b", the operand that c overlaps, or None.
-static const char *gemm(int type, int rung, int threads, const Matrix &a, const std::optional<Matrix> &b,
+static void gemm(int type, int rung, int threads, const Matrix &a, const std::optional<Matrix> &b,
                         const Packed *packed, Result &c, int output, double alpha, double beta,
                         const std::optional<Floats> &scale, const std::optional<Floats> &bias, bool relu,
                         int zero_point)
@@ -108,9 +112,7 @@ static const char *gemm(int type, int rung, int threads, const Matrix &a, const 
     call.c_col = (ptrdiff_t)c.stride(1);
     call.epilogue = epilogue_of(output, alpha, beta, scale, bias, relu, zero_point);
     Unlocked unlocked;
-    ouigemm_status status = ouigemm_gemm(&call);
-    raise(status);
-    return status == OUIGEMM_C_OVERLAPS_A ? "a" : status == OUIGEMM_C_OVERLAPS_B ? "b" : nullptr;
+    raise(ouigemm_gemm(&call));
 }
 
 static void hamming(const nb::ndarray<const uint64_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> &bits,

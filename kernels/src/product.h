@@ -19,7 +19,9 @@ typedef struct product {
     size_t depth;          /* of A and B, or 0 where alpha = 0 makes them irrelevant */
     int one_step;          /* of loop pc */
     int direct;            /* whole tiles go straight to C */
-    int packs_b;           /* block by block */
+    int packs_b;           /* block by block, or */
+    int b_in_place;        /* whole panels of B are read from B, and only what is left is packed */
+    int streams_b;         /* from memory, past few panels of A */
     size_t in_place;       /* rows of A: whole panels of them are read from A */
     int by_rows;           /* what is packed of A stays in rows */
     size_t pitch;          /* of those rows, in bytes */

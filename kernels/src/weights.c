@@ -25,7 +25,7 @@ ouigemm_element element_of_a(ouigemm_type type)
     return elements[type];
 }
 
-static ouigemm_element element_of_b(ouigemm_type type)
+ouigemm_element element_of_b(ouigemm_type type)
 {
     return type == OUIGEMM_U8S8 ? OUIGEMM_E_S8 : element_of_a(type);
 }
@@ -77,6 +77,7 @@ static void sum_columns(const struct ouigemm_packed *w, size_t steps, const void
         .groups = steps / u->ka,
         .a = ones_of_128,
         .b = panel,
+        .b_group = (ptrdiff_t)(u->ka * u->nr * element_bytes(u->b)),
         .c = tile,
         .c_row = (ptrdiff_t)(u->nr * sizeof *tile),
     });

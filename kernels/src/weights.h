@@ -34,5 +34,6 @@ void weights_pack(const struct ouigemm_packed *w, const ouigemm_matrix *b, const
 int weights_shifted(const struct ouigemm_packed *w);
 
 ouigemm_element element_of_a(ouigemm_type type);
+ouigemm_element element_of_b(ouigemm_type type);
 
 #endif

@@ -16,7 +16,7 @@ from ouigemm.ladder import TYPES
 
 PAGE, NO_ACCESS = mmap.PAGESIZE, 0
 KINDS = ("f32", "s16", "s32", "u8s8", "s8s8")
-SHAPES = [(1, 1, 1), (3, 5, 7), (6, 16, 4), (14, 64, 64), (17, 65, 129), (33, 100, 1030)]
+SHAPES = [(1, 1, 1), (3, 5, 7), (6, 16, 4), (14, 64, 64), (17, 65, 129), (33, 100, 1030), (2, 1037, 700)]
 
 
 class Guarded:
@@ -79,6 +79,16 @@ def test_what_lies_between_the_rows_of_a_changes_nothing(rung, kind, k, rng):
     apart[:, 5:] = numbers
     spread = ouigemm.BFloat16(apart[:, 5:]) if kind == "bf16" else apart[:, 5:]
     assert_product(ouigemm.gemm(spread, b, isa=rung), a, b)
+
+
+@pytest.mark.parametrize(("n", "k"), [(70, 20), (1037, 700)])
+def test_what_lies_between_the_rows_of_b_changes_nothing(rung, n, k, rng):
+    """Of a B that is read where it lies: no number is in front of its rows."""
+    a, b = random_operands(rng, "f32", 3, n, k)
+    apart = Guarded(k * (n + 5) * 4).matrix((k, n + 5), np.float32, at_end=True)
+    apart[...] = np.nan
+    apart[:, 5:] = b
+    assert_product(ouigemm.gemm(a, apart[:, 5:], isa=rung), a, b)
 
 
 def test_hamming_between_guard_pages(rung, rng):

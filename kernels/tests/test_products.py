@@ -121,6 +121,37 @@ def test_repeated_rows_are_read(rung, rng):
     assert_product(ouigemm.gemm(a, b, isa=rung), a, b)
 
 
+BEYOND_LEVEL_2 = (700, 1037)  # B of 2.9 MB: level 2 is taken for 2 MB at most, and no tile divides 1,037
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16", "s32", "u8s8"])
+@pytest.mark.parametrize("m", [1, 3, 8, 32, 33])
+def test_few_rows_and_a_large_matrix(rung, kind, m, rng):
+    """B is then read where it lies, as far as its type allows, whatever the way from one row to the next."""
+    k, n = BEYOND_LEVEL_2
+    a, b = random_operands(rng, kind, m, n, k)
+    for layout in (lambda x: x, lambda x: _inside(x, 5), lambda x: np.ascontiguousarray(x[::-1])[::-1]):
+        assert_product(ouigemm.gemm(a, _laid_out(b, layout), isa=rung), a, b)
+    one_row = np.broadcast_to(random_matrix(rng, "f32", (1, n)), (k, n))
+    ones = np.ones((m, k), np.float32)
+    np.testing.assert_allclose(ouigemm.gemm(ones, one_row, isa=rung), k * one_row[:m], rtol=1e-4)
+
+
+@pytest.mark.parametrize("m", [1, 5, 32])
+def test_few_rows_with_epilogues_and_threads(rung, m, rng):
+    k, n = BEYOND_LEVEL_2
+    a, b = random_operands(rng, "f32", m, n, k)
+    c, bias = random_matrix(rng, "f32", (m, n)), random_matrix(rng, "f32", (1, n))[0]
+    plain = ouigemm.gemm(a, b, isa=rung, threads=1)
+    for threads in (2, 5):
+        np.testing.assert_array_equal(ouigemm.gemm(a, b, isa=rung, threads=threads), plain)
+    for beta in (1, -0.5):
+        out = ouigemm.gemm(a, b, c.copy(), beta=beta, isa=rung)
+        np.testing.assert_allclose(out, plain + beta * c, atol=2e-4)
+    scaled = ouigemm.gemm(a, b, epilogue=ouigemm.Scaled(0.5, bias, relu=True), isa=rung)
+    np.testing.assert_array_equal(scaled, np.maximum(plain * np.float32(0.5) + bias, 0))
+
+
 @pytest.mark.parametrize("k", [8, 1500])
 @pytest.mark.parametrize("columns", [True, False])
 def test_alpha_and_beta_of_floats(rung, k, columns, rng):

@@ -47,7 +47,7 @@ class Metres(np.ndarray):
 
 
 MEANINGS = {
-    r"another byte order .*newbyteorder": lambda dtype: np.ones((4, 4), np.dtype(dtype).newbyteorder(">")),
+    r"is big-endian, .*newbyteorder": lambda dtype: np.ones((4, 4), np.dtype(dtype).newbyteorder(">")),
     "masked array": lambda dtype: np.ma.ones((4, 4), dtype),
     r"Metres.* arithmetic of its own: .*\.view\(numpy\.ndarray\)": lambda d: np.ones((4, 4), d).view(Metres),
 }

@@ -2,16 +2,15 @@
 
 Evidence: emulated. A figure is the number of instructions executed inside the micro-kernel, divided by the
 multiplications of the product; tiles that reach beyond the matrix count as work, as they would on a CPU. How
-long an instruction takes can only be measured on such a CPU. Needs `pip install ./kernels` and `ci/cross.sh`.
+long an instruction takes can only be measured on such a CPU. Needs a checkout and `ci/cross.sh`.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ouigemm.emulation import TARGETS, build, counter, instructions
-
 from ouikit.bench.timing import Row
+from ouikit.products.emulation import TARGETS, build, counter, instructions
 
 CASES = (  # target, CPU, rung, types
     ("aarch64", "ARMv8.6", "neon", ("f32", "s32", "s16", "s8s8")),

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,18 +80,30 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
 
     Returns rows as `ouikit.bench.timing.ratio_row`; n counts shapes.
     """
-    say = progress or (lambda part: None)
     rows = []
-    known = ouigemm.capabilities()
     for threads in range(1, THREADS + 1):
-        with _cores(threads):
-            bandwidth = {mib: read_bandwidth(mib, rounds=9) for mib in (16, 256)}
-            for kind, arms_of in KINDS.items():
-                say(f"{kind}, threads: {threads}")
-                machine = Machine(_peak(kind) * threads, known["caches"]["L2"], bandwidth)
-                times = {s: _times(arms_of(*s, threads), threads) for c in CLASSES.values() for s in c}
-                rows += compare(kind, threads, times, machine, known["auto"][kind.split()[0]])
+        for kind, times, machine, rung in measured(KINDS, threads, CLASSES, progress):
+            rows += compare(kind, threads, times, machine, rung)
     return rows
+
+
+def measured(
+    kinds: Iterable[str],
+    threads: int,
+    classes: Mapping[str, tuple[Shape, ...]],
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[tuple[str, dict[Shape, Times], Machine, str]]:
+    """Per kind of product: its times by shape, what limits it here, and the rung that large ones run on."""
+    known = ouigemm.capabilities()
+    with _cores(threads):
+        bandwidth = {mib: read_bandwidth(mib, rounds=9) for mib in (16, 256)}
+        for kind in kinds:
+            if progress:
+                progress(f"{kind}, threads: {threads}")
+            machine = Machine(_peak(kind) * threads, known["caches"]["L2"], bandwidth)
+            shapes = dict.fromkeys(shape for shapes in classes.values() for shape in shapes)
+            times = {shape: _times(KINDS[kind](*shape, threads), threads) for shape in shapes}
+            yield kind, times, machine, known["auto"][kind.split()[0]]
 
 
 def compare(
@@ -101,6 +113,7 @@ def compare(
     machine: Machine,
     rung: str,
     classes: Mapping[str, tuple[Shape, ...]] = CLASSES,
+    target: Callable[[str, str, str, str], float] | None = None,
 ) -> list[Row]:
     """A row per way (packed weights, plain matrices), peer and class of shapes, and one over all shapes.
 
@@ -119,7 +132,7 @@ def compare(
                     continue
                 title = f"{kind}, {way}, against {peer}: {name}, threads: {threads}"
                 found = {shape: times[shape] for shape in shapes}
-                row = _row(title, found, way, peer, target_of(rung, name, way, peer))
+                row = _row(title, found, way, peer, (target or target_of)(rung, name, way, peer))
                 note = f"{rung}: {_note(kind, found, way, peer, machine)}"
                 rows.append(row | {"note": note, "detail": name != ALL})
     return rows

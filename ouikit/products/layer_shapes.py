@@ -3,7 +3,7 @@
 Convolutions as one product after im2row, batch 1: m output pixels, n filters, k inputs of a filter.
 
 Source: ResNet-50 v1.5 and VGG16 from the authors' public drivers; BERT-Large's projections are its standard
-sizes for a sequence of 512 (inferred).
+sizes for a sequence of 512, ViT-Base's and MobileNetV2's those of their papers at 224 pixels (inferred).
 """
 
 Shape = tuple[int, int, int]
@@ -47,6 +47,33 @@ VGG16: tuple[Shape, ...] = (
 
 BERT_LARGE: tuple[Shape, ...] = ((512, 1024, 1024), (512, 4096, 1024), (512, 1024, 4096))
 """Attention's projections and the two layers of the feed-forward part."""
+
+VIT_BASE: tuple[Shape, ...] = ((197, 2304, 768), (197, 768, 768), (197, 3072, 768), (197, 768, 3072))
+"""A layer of ViT-Base for 196 patches of an image and the class token."""
+
+MOBILENET_V2: tuple[Shape, ...] = (
+    (12544, 32, 27),
+    (12544, 16, 32),
+    (12544, 96, 16),
+    (3136, 24, 96),
+    (3136, 144, 24),
+    (3136, 24, 144),
+    (784, 32, 144),
+    (784, 192, 32),
+    (784, 32, 192),
+    (196, 64, 192),
+    (196, 384, 64),
+    (196, 64, 384),
+    (196, 96, 384),
+    (196, 576, 96),
+    (196, 96, 576),
+    (49, 160, 576),
+    (49, 960, 160),
+    (49, 160, 960),
+    (49, 320, 960),
+    (49, 1280, 320),
+)
+"""The twenty different products of MobileNetV2; its depthwise convolutions are none."""
 
 SQUARES: tuple[Shape, ...] = tuple((size, size, size) for size in (256, 512, 1024, 2048))
 """Sides as in most benchmarks; the authors' drivers take 1000 to 5000."""

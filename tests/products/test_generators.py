@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from ouigemm.emulation import TARGETS as EMULATED
+
+from ouikit.products.emulation import TARGETS as EMULATED
 
 pytest.importorskip("tvm")
 

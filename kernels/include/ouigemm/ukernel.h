@@ -5,8 +5,10 @@
 
        C[i][j] = (accumulate ? C[i][j] : 0) + start[j] + sum over p of A[i][p] B[p][j]
 
-   B panel    packed, 64-byte aligned, zero-padded; steps of k in groups of kr, which are 4 bytes of a
-              column (8 for matrix instructions of two columns, one element in plain C): (p, j) is at (p / kr) * nr * kr + j * kr + p % kr.
+   B panel    zero-padded steps of k in groups of kr, which are 4 bytes of a column (8 for matrix
+              instructions of two columns, one element in plain C): the nr columns of a group lie side by side,
+              and ka steps begin b_group bytes after the last ka. Packed panels are 64-byte aligned, with one
+              group behind the other; where kr = 1, rows of a matrix are read where they lie.
    A panel    group g of row i begins at a + i * a_row + g * a_group (bytes) and holds ka elements one
               after the other. Packed panels have a_row = ka elements and a_group = mr rows; a matrix
               with consecutive k is read where it lies; strides of 0 repeat one group.
@@ -38,6 +40,7 @@ typedef struct ouigemm_tile_call {
     const void *a;
     ptrdiff_t a_row, a_group;
     const void *b;
+    ptrdiff_t b_group;
     void *c;
     ptrdiff_t c_row;
     const int32_t *start;
@@ -78,8 +81,9 @@ struct epilogue_tile;
 typedef void ouigemm_pack_panels(const struct pack_source *, const struct pack_target *);
 typedef void ouigemm_epilogue_store(const ouigemm_epilogue *, int integer_sums, const struct epilogue_tile *);
 
-/* A rung of the ladder: a level of CPU. What it does nothing for (NULL) is left to the next lower
-   rung. */
+/* A rung of the ladder: a level of CPU. Where it has no kernels for a type (NULL), but some for the wider type
+   that packing can make of it, those serve: f32 for bf16, 16 bits for 8. What it does nothing for is left to the
+   next lower rung. */
 typedef struct ouigemm_rung {
     const char *name;
     uint32_t needs;       /* features of cpu.h */

@@ -38,7 +38,7 @@ static void run(const ouigemm_tile_call *t)
         TILE_ZERO(3);
     }
 
-    for (size_t g = 0; g < t->groups; g++, a += t->a_group, b += 16 * b_row) {
+    for (size_t g = 0; g < t->groups; g++, a += t->a_group, b += t->b_group) {
 #if MR == 16
         TILE_LOAD(6, B_TILE(0), b_row);
         TILE_LOAD(4, A_TILE(0), t->a_row);

@@ -41,14 +41,15 @@ static inline __attribute__((always_inline)) void tile(const ouigemm_tile_call *
     VECTOR sums[MR][COLUMNS];
     const char *a = t->a, *b = t->b;
     uintptr_t ahead = t->ahead;
-    const ptrdiff_t a_row = t->a_row, a_group = t->a_group;
-    const size_t ahead_step = t->ahead_step;
+    const ptrdiff_t a_row = t->a_row, a_group = t->a_group, b_group = t->b_group;
+    const size_t groups = t->groups, ahead_step = t->ahead_step;
+    const int accumulate = t->accumulate;
 
     UNROLL for (int i = 0; i < MR; i++)
         UNROLL for (int v = 0; v < COLUMNS; v++)
             sums[i][v] = t->start ? LOAD(t->start + v * LANES) : ZERO();
 
-    for (size_t g = 0; g < t->groups; g++, a += a_group, b += NR * 4, ahead += ahead_step) {
+    for (size_t g = 0; g < groups; g++, a += a_group, b += b_group, ahead += ahead_step) {
         if (fetches) {
             __builtin_prefetch((const void *)ahead, 0, 2);
             __builtin_prefetch((const void *)(ahead + 64), 0, 2);
@@ -68,7 +69,7 @@ static inline __attribute__((always_inline)) void tile(const ouigemm_tile_call *
     UNROLL for (int i = 0; i < MR; i++, c += c_row)
         UNROLL for (int v = 0; v < COLUMNS; v++) {
             void *to = c + v * LANES * 4;
-            STORE(to, t->accumulate ? ADD(LOAD(to), sums[i][v]) : sums[i][v]);
+            STORE(to, accumulate ? ADD(LOAD(to), sums[i][v]) : sums[i][v]);
         }
 }
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ouigemm.emulation import TARGETS, emulate
 
+from ouikit.products.emulation import TARGETS, emulate
 from ouikit.products.generators.routines import KINDS, Routine
 
 MAIN = Path(__file__).with_name("main.c")
@@ -27,7 +27,7 @@ def run(routine: Routine, cpu: str, a: NDArray[Any], b: NDArray[Any]) -> NDArray
     """The routine's A·B, computed on an emulated CPU of its target.
 
     Args:
-        cpu: one of `ouigemm.emulation.TARGETS[...].cpus`.
+        cpu: one of `ouikit.products.emulation.TARGETS[...].cpus`.
 
     Raises:
         FileNotFoundError: naming what is not installed.

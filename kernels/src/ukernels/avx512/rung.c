@@ -1,4 +1,4 @@
-/* 512-bit vectors: 8-bit products run on 16 bits and bf16 on f32, converted by packing. */
+/* 512-bit vectors. */
 #include "../../cpu.h"
 #include "ouigemm/ukernel.h"
 #include "ukernels/avx512/f32_f32_family.h"
@@ -13,21 +13,11 @@ extern const ouigemm_stream ouigemm_avx512_f32_f32_stream, ouigemm_avx512_s16_s3
 const ouigemm_rung ouigemm_rung_avx512 = {
     .name = "avx512",
     .needs = CPU_ZMM | CPU_AVX512 | CPU_AVX2,
-    .kernels = {
-        [OUIGEMM_F32] = f32_f32,
-        [OUIGEMM_BF16] = f32_f32,
-        [OUIGEMM_S16] = s16_s32,
-        [OUIGEMM_S32] = s32_s32,
-        [OUIGEMM_U8S8] = s16_s32,
-        [OUIGEMM_S8S8] = s16_s32,
-    },
+    .kernels = {[OUIGEMM_F32] = f32_f32, [OUIGEMM_S16] = s16_s32, [OUIGEMM_S32] = s32_s32},
     .streams = {
         [OUIGEMM_F32] = &ouigemm_avx512_f32_f32_stream,
-        [OUIGEMM_BF16] = &ouigemm_avx512_f32_f32_stream,
         [OUIGEMM_S16] = &ouigemm_avx512_s16_s32_stream,
         [OUIGEMM_S32] = &ouigemm_avx512_s32_s32_stream,
-        [OUIGEMM_U8S8] = &ouigemm_avx512_s16_s32_stream,
-        [OUIGEMM_S8S8] = &ouigemm_avx512_s16_s32_stream,
     },
     .pack = ouigemm_avx512_pack,
     .epilogue = ouigemm_avx512_epilogue,

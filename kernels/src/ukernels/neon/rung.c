@@ -1,4 +1,4 @@
-/* 128-bit vectors of ARMv8: 8-bit products run on 16 bits and bf16 on f32, converted by packing. */
+/* 128-bit vectors of ARMv8. */
 #include "../../cpu.h"
 #include "ouigemm/ukernel.h"
 #include "ukernels/neon/f32_f32_family.h"
@@ -10,13 +10,6 @@ extern ouigemm_hamming_tile ouigemm_neon_hamming_4x4;
 const ouigemm_rung ouigemm_rung_neon = {
     .name = "neon",
     .needs = CPU_NEON,
-    .kernels = {
-        [OUIGEMM_F32] = f32_f32,
-        [OUIGEMM_BF16] = f32_f32,
-        [OUIGEMM_S16] = s16_s32,
-        [OUIGEMM_S32] = s32_s32,
-        [OUIGEMM_U8S8] = s16_s32,
-        [OUIGEMM_S8S8] = s16_s32,
-    },
+    .kernels = {[OUIGEMM_F32] = f32_f32, [OUIGEMM_S16] = s16_s32, [OUIGEMM_S32] = s32_s32},
     .hamming = ouigemm_neon_hamming_4x4,
 };

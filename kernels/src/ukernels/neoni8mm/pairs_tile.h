@@ -33,7 +33,7 @@ static void run(const ouigemm_tile_call *t)
         UNROLL for (int j = 0; j < NR / 2; j++)
             sums[i][j] = vdupq_n_s32(0);
 
-    for (size_t g = 0; g < t->groups; g++, a += t->a_group, b += NR * 8) {
+    for (size_t g = 0; g < t->groups; g++, a += t->a_group, b += t->b_group) {
         int8x16_t columns[NR / 2];
         UNROLL for (int j = 0; j < NR / 2; j++)
             columns[j] = vld1q_s8((const int8_t *)(b + 16 * j));

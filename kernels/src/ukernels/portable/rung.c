@@ -1,4 +1,4 @@
-/* Plain C. 8-bit products run on 16 bits and bf16 on f32: packing converts them. */
+/* Plain C. */
 #include "ouigemm/ukernel.h"
 #include "ukernels/portable/f32_f32_family.h"
 #include "ukernels/portable/s16_s32_family.h"
@@ -10,14 +10,7 @@ extern ouigemm_epilogue_store ouigemm_portable_epilogue;
 
 const ouigemm_rung ouigemm_rung_portable = {
     .name = "portable",
-    .kernels = {
-        [OUIGEMM_F32] = f32_f32,
-        [OUIGEMM_BF16] = f32_f32,
-        [OUIGEMM_S16] = s16_s32,
-        [OUIGEMM_S32] = s32_s32,
-        [OUIGEMM_U8S8] = s16_s32,
-        [OUIGEMM_S8S8] = s16_s32,
-    },
+    .kernels = {[OUIGEMM_F32] = f32_f32, [OUIGEMM_S16] = s16_s32, [OUIGEMM_S32] = s32_s32},
     .hamming = ouigemm_portable_hamming_4x4,
     .pack = ouigemm_portable_pack,
     .epilogue = ouigemm_portable_epilogue,

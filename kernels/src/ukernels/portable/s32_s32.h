@@ -1,4 +1,7 @@
+#include <stdint.h>
+
 #define ELEMENT int32_t
-#include "integers.h"
+#define SUM uint32_t
+#include "plain.h"
 
 PORTABLE_UKERNEL(s32_s32, OUIGEMM_E_S32)

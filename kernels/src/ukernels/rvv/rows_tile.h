@@ -32,11 +32,10 @@ _Static_assert(NR == 16 && MR >= 1 && MR <= 6, "one group of registers wide, at 
 
 static void run(const ouigemm_tile_call *t)
 {
-    const char *a = t->a;
-    const SCALAR *b = t->b;
+    const char *a = t->a, *b = t->b;
     EVERY_ROW(BEGIN_ROW)
-    for (size_t g = 0; g < t->groups; g++, a += t->a_group, b += NR) {
-        COLUMNS columns = LOAD_COLUMNS(b);
+    for (size_t g = 0; g < t->groups; g++, a += t->a_group, b += t->b_group) {
+        COLUMNS columns = LOAD_COLUMNS((const SCALAR *)b);
         EVERY_ROW(STEP_ROW)
     }
     EVERY_ROW(STORE_ROW)

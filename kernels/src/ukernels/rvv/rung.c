@@ -1,4 +1,4 @@
-/* RVV 1.0, registers of 128 bits or more: 8-bit products run on 16 bits and bf16 on f32, converted by packing. */
+/* RVV 1.0, registers of 128 bits or more. */
 #include "../../cpu.h"
 #include "ouigemm/ukernel.h"
 #include "ukernels/rvv/f32_f32_family.h"
@@ -8,12 +8,5 @@
 const ouigemm_rung ouigemm_rung_rvv = {
     .name = "rvv",
     .needs = CPU_RVV,
-    .kernels = {
-        [OUIGEMM_F32] = f32_f32,
-        [OUIGEMM_BF16] = f32_f32,
-        [OUIGEMM_S16] = s16_s32,
-        [OUIGEMM_S32] = s32_s32,
-        [OUIGEMM_U8S8] = s16_s32,
-        [OUIGEMM_S8S8] = s16_s32,
-    },
+    .kernels = {[OUIGEMM_F32] = f32_f32, [OUIGEMM_S16] = s16_s32, [OUIGEMM_S32] = s32_s32},
 };

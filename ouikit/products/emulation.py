@@ -1,7 +1,7 @@
-"""Micro-kernels of other CPUs, built from a checkout and run under qemu, to test them and count instructions.
+"""`ouigemm`'s micro-kernels for other CPUs, built and run under qemu, to test them and count instructions.
 
-Nothing is timed: an emulator's time says nothing about a CPU. Needs the sources beside the package, cmake and
-ninja, and for a target its compiler and emulator (on Debian: `ci/cross.sh` of the repository).
+Nothing is timed: an emulator's time says nothing about a CPU. Needs a checkout, whose `kernels/` has the
+sources, cmake and ninja, and for a target its compiler and emulator (on Debian: `ci/cross.sh`).
 """
 
 import shutil
@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCES = Path(__file__).parents[1]
+SOURCES = Path(__file__).parents[2] / "kernels"
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,11 @@ TARGETS = {
 def build(target: Target, folder: Path, sources: Path = SOURCES) -> Path:
     """The test program `check` for a target, its compiler's warnings being errors.
 
-    Raises FileNotFoundError naming what is not installed and the packages that bring it, RuntimeError with
-    the compiler's output.
+    Raises FileNotFoundError naming what is not installed and the packages that bring it, or where sources are
+    missing; RuntimeError with the compiler's output.
     """
+    if not (sources / "CMakeLists.txt").exists():
+        raise FileNotFoundError(f"no sources of ouigemm in {sources}: run this from a checkout")
     if missing := target.missing():
         raise FileNotFoundError(
             f"{', '.join(missing)} not found; on Debian: apt-get install {target.packages}"

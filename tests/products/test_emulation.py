@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from ouigemm.emulation import SOURCES, TARGETS, build, counter, emulate, instructions
+from ouikit.products.emulation import SOURCES, TARGETS, build, counter, emulate, instructions
 
 BEST = {
     ("aarch64", "ARMv8.6"): ["neoni8mm", "neondot", "neon", "portable"],
@@ -44,6 +44,11 @@ def test_kernels_are_exact_and_the_ladder_is_right(programs, name, cpu):
     for rung, kind, kernel in seen:
         if kind != "hamming" and kind in OWN.get(rung, {kind}):
             assert kernel.startswith(f"{rung}/")
+
+
+def test_without_sources_the_checkout_is_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no sources of ouigemm in .*checkout"):
+        build(TARGETS["aarch64"], tmp_path / "build", tmp_path)
 
 
 def test_what_a_cpu_lacks_is_named(programs):
