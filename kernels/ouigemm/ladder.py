@@ -47,7 +47,10 @@ def capabilities() -> dict[str, Any]:
 
 
 def kernel_name(dtype: str, m: int, n: int, isa: str = "auto") -> str:
-    """The micro-kernel that an m × n product runs on. dtype: one of `ouigemm.ladder.TYPES`."""
+    """The micro-kernel that an m × n product runs on. dtype: one of `ouigemm.ladder.TYPES`.
+
+    Where b is a transposed matrix and m at most 16, it may be that of the transposed product, n × m.
+    """
     name = _core.kernel(_type_number(dtype), rung_number(isa), m, n)
     assert name is not None  # for rung_number refuses what is absent
     return name

@@ -136,7 +136,8 @@ def gemm(
 
     isa forces a rung of the ladder (`capabilities()`); types that it does nothing for run on the next
     lower one. threads=None takes all CPUs that the process may use; small products take fewer. Bits do
-    not depend on the number of threads. The GIL is released. No gradient is computed: autograd learns that a
+    not depend on the number of threads; those of floats do on the layout of b, and on whether it is packed,
+    since sums are taken in other steps. The GIL is released. No gradient is computed: autograd learns that a
     tensor `out` was overwritten, and no more.
 
     Raises TypeError for types that have no product, and for what would lose more than its numbers: a tensor

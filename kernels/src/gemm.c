@@ -10,7 +10,7 @@
 #include "weights.h"
 
 enum { SMALLEST_SHARE = 1 << 21, ALIASING_STRIDE = 4096, MANY_COLUMNS = 1024 };
-enum { FEW_ROWS = 32, FEW_PANELS = 4 };
+enum { FEW_ROWS = 32, FEW_PANELS = 4, FEW_COLUMNS = 16 };
 
 /* How many rows of A are read in place, which saves their packing. It wants consecutive k in the kernel's own
    type; and where all rows fall into the same few sets of the cache, so few columns that packing would not pay.
@@ -85,6 +85,29 @@ static void plan(product *p)
                 call->c_col == 1;
 }
 
+/* Whether Cᵀ = Bᵀ Aᵀ is the better product: where the columns of B, as in a layer's weights, are what lies
+   consecutive, few rows of A do not pay for turning B round in its packing, but its columns can be read as rows.
+   An epilogue that knows columns keeps them. */
+static int better_turned(const ouigemm_call *call)
+{
+    const ouigemm_epilogue *e = &call->epilogue;
+    const int no_columns = e->output == OUIGEMM_ACCUMULATOR || (!e->scale_step && !e->bias);
+    return !call->packed && call->type != OUIGEMM_U8S8 && call->m <= FEW_COLUMNS && call->m < call->n &&
+           call->b.row == 1 && call->b.col != 1 && no_columns;
+}
+
+static ouigemm_call turned(const ouigemm_call *call)
+{
+    ouigemm_call t = *call;
+    t.m = call->n;
+    t.n = call->m;
+    t.a = (ouigemm_matrix){call->b.data, call->b.col, call->b.row};
+    t.b = (ouigemm_matrix){call->a.data, call->a.col, call->a.row};
+    t.c_row = call->c_col;
+    t.c_col = call->c_row;
+    return t;
+}
+
 ouigemm_status ouigemm_gemm(const ouigemm_call *call)
 {
     product p = {.call = call, .weights = call->packed, .epilogue = call->epilogue};
@@ -94,6 +117,9 @@ ouigemm_status ouigemm_gemm(const ouigemm_call *call)
     ouigemm_status status = check_overlap(call);
     if (status != OUIGEMM_OK)
         return status;
+    const ouigemm_call other = turned(call);
+    if (better_turned(call))
+        p.call = call = &other;
     struct ouigemm_packed passing;
     if (!p.weights) {
         status = weights_plan(&passing, call->type, call->rung, p.depth, call->n);

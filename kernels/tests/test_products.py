@@ -152,6 +152,36 @@ def test_few_rows_with_epilogues_and_threads(rung, m, rng):
     np.testing.assert_array_equal(scaled, np.maximum(plain * np.float32(0.5) + bias, 0))
 
 
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("m", [1, 2, 9, 16, 17])
+def test_few_rows_and_the_weights_of_a_layer(rung, kind, m, rng):
+    """Such a B is a transposed matrix; the product may be turned round, whatever lies between its rows."""
+    for n, k in ((33, 70), (310, 1100)):
+        a, b = random_operands(rng, kind, m, n, k)
+        for la, lb in itertools.product(LAYOUTS.values(), (np.asfortranarray, lambda x: _inside(x.T, 5).T)):
+            assert_product(ouigemm.gemm(_laid_out(a, la), _laid_out(b, lb), isa=rung), a, b)
+
+
+@pytest.mark.parametrize("kind", ["f32", "s8s8"])
+def test_few_rows_and_the_weights_of_a_layer_with_epilogues(rung, kind, rng):
+    m, n, k = 5, 130, 300
+    a, b = random_operands(rng, kind, m, n, k)
+    weights = np.asfortranarray(b)
+    scale, c = np.float32(2.0**-10), random_matrix(rng, "f32", (m, n))
+    for epilogue in (
+        ouigemm.Scaled(scale),
+        ouigemm.Scaled(np.full(n, scale), np.arange(n)),
+        ouigemm.Requantised(scale, relu=True, dtype="uint8", zero_point=3),
+        ouigemm.Requantised(scale, np.arange(n) - 60),
+    ):
+        plain = ouigemm.gemm(a, b, epilogue=epilogue, isa=rung, threads=1).astype(np.float64)
+        for threads in (1, 3):
+            got = ouigemm.gemm(a, weights, epilogue=epilogue, isa=rung, threads=threads)
+            np.testing.assert_allclose(got, plain, atol=0 if kind == "s8s8" else 2e-5)
+    scaled = ouigemm.gemm(a, weights, c.copy(), alpha=0.5, beta=-2, epilogue=ouigemm.Scaled(scale), isa=rung)
+    np.testing.assert_allclose(scaled, sums(a, b) * 0.5 * scale - 2 * c, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("k", [8, 1500])
 @pytest.mark.parametrize("columns", [True, False])
 def test_alpha_and_beta_of_floats(rung, k, columns, rng):
