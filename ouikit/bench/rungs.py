@@ -4,8 +4,8 @@ For CPUs that have less than this one, and shapes that nobody tunes for: one to 
 cache of a client holds, narrow products, and the layers of four networks. Each rung has a process of its own,
 since libraries read at their start how far they may go: MKL, OpenBLAS and oneDNN by environment variables.
 Rows, figures and peers are those of `ouikit.bench.gemm`; where B comes from memory, a further row gives the
-share of the bandwidth that was measured in the same run. *Not measured*: another CPU's caches and clock, and
-ONNX Runtime, which cannot be told how far to go.
+share of the bandwidth that was measured in the same run. *Not measured*: another CPU's caches and clock, more
+than one thread, and ONNX Runtime, which cannot be told how far to go.
 """
 
 import json
@@ -21,7 +21,7 @@ from ouikit.bench.gemm import Machine, Times, compare, measured, roofline
 from ouikit.bench.timing import Row
 from ouikit.products.layer_shapes import BERT_LARGE, MOBILENET_V2, RESNET50, VIT_BASE, Shape
 
-THREADS = 2
+THREADS = 1
 FEW_ROWS = "1 to 8 rows, B of 45 million numbers"
 CLASSES: dict[str, tuple[Shape, ...]] = {
     FEW_ROWS: tuple((m, 11008, 4096) for m in (1, 2, 4, 8)),
@@ -34,6 +34,12 @@ CLASSES: dict[str, tuple[Shape, ...]] = {
     "BERT-Large": BERT_LARGE,
     "ResNet-50": RESNET50,
 }
+KINDS = {  # what a rung is measured on: what no rung below has the same kernels for
+    "avx2": ("f32", "s8s8", "u8s8 to f32"),
+    "avxvnni": ("s8s8", "u8s8 to f32"),
+    "avx512": ("f32",),
+    "avx512vnni": ("s8s8", "u8s8 to f32"),
+}
 PEERS = {  # how far they may go
     "avx2": ("AVX2", "Haswell", "AVX2"),
     "avxvnni": ("AVX2", "Haswell", "AVX2_VNNI"),
@@ -41,13 +47,12 @@ PEERS = {  # how far they may go
     "avx512vnni": ("AVX512", "SkylakeX", "AVX512_CORE_VNNI"),
 }
 VARIABLES = ("MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE", "ONEDNN_MAX_CPU_ISA")
-EIGHT_BITS = ("s8s8", "u8s8 to f32")
 NETWORKS = (1.05, 1.0)
 TARGETS = {FEW_ROWS: (1.0, 1.0), "narrow or low": (1.1, 1.0)}  # packed, plain
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
-    """Measure every rung that this CPU has, with one thread and with two: about twenty minutes.
+    """Measure every rung that this CPU has, in about ten minutes.
 
     Rows as those of `ouikit.bench.gemm.compare`, the rung in front of their names.
     """
@@ -63,14 +68,12 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
     return rows
 
 
-def rows_of(rung: str, threads: int) -> list[Row]:
+def rows_of(rung: str) -> list[Row]:
     """The rows of this process, whose libraries have been told how far to go."""
     rows = []
-    own = ouigemm.capabilities()["rungs"][rung]["kernels"]
-    kinds = [kind for kind in ("f32", *EIGHT_BITS) if kind.split()[0] in own]
-    for kind, times, machine, _ in measured(kinds, threads, CLASSES):
-        rows += compare(kind, threads, times, machine, rung, CLASSES, target_of)
-        rows += bandwidth_rows(kind, threads, times, machine)
+    for kind, times, machine, _ in measured(KINDS[rung], THREADS, CLASSES):
+        rows += compare(kind, THREADS, times, machine, rung, CLASSES, target_of)
+        rows += bandwidth_rows(kind, times, machine)
     return [row | {"name": f"{rung}: {row['name']}"} for row in rows]
 
 
@@ -82,7 +85,7 @@ def target_of(rung: str, name: str, way: str, peer: str) -> float:
     return packed if way == "packed" else plain
 
 
-def bandwidth_rows(kind: str, threads: int, times: Mapping[Shape, Times], machine: Machine) -> list[Row]:
+def bandwidth_rows(kind: str, times: Mapping[Shape, Times], machine: Machine) -> list[Row]:
     """For few rows, the share of the time in which B cannot come by any faster: a row per way."""
     few = {shape: times[shape] for shape in CLASSES[FEW_ROWS]}
     rows = []
@@ -94,7 +97,7 @@ def bandwidth_rows(kind: str, threads: int, times: Mapping[Shape, Times], machin
         ]
         if shares:
             rows.append({
-                "name": f"{kind}, {way}, share of the bandwidth: {FEW_ROWS}, threads: {threads}",
+                "name": f"{kind}, {way}, share of the bandwidth: {FEW_ROWS}, threads: {THREADS}",
                 "value": median(shares), "low": min(shares), "high": max(shares), "n": len(shares),
                 "unit": "ratio", "target": ">= 0.9", "met": min(shares) >= 0.9,
                 "note": "of reading 256 MiB again and again", "detail": False,
@@ -103,4 +106,4 @@ def bandwidth_rows(kind: str, threads: int, times: Mapping[Shape, Times], machin
 
 
 if __name__ == "__main__":
-    print(json.dumps([row for threads in range(1, THREADS + 1) for row in rows_of(sys.argv[1], threads)]))
+    print(json.dumps(rows_of(sys.argv[1])))

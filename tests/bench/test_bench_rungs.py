@@ -21,11 +21,11 @@ def times(**arms):
 def test_few_rows_are_measured_against_the_bandwidth():
     """B alone, 180 MB at 180 MB a second, takes a second and a little more with A and C."""
     machine = Machine(1e15, 0, {256: 4 * 11008 * 4096})
-    packed, plain = rungs.bandwidth_rows("f32", 1, times(packed=1.25, plain=2.0, MKL=1.0), machine)
+    packed, plain = rungs.bandwidth_rows("f32", times(packed=1.25, plain=2.0, MKL=1.0), machine)
     assert packed["value"] == pytest.approx(0.8, rel=5e-3)
     assert plain["value"] == pytest.approx(0.5, rel=5e-3)
     assert not packed["met"]
-    (quick,) = rungs.bandwidth_rows("f32", 1, times(packed=1.05), machine)
+    (quick,) = rungs.bandwidth_rows("f32", times(packed=1.05), machine)
     assert quick["met"]
     assert quick["n"] == len(FEW) == 4
 
