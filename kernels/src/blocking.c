@@ -21,7 +21,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
-enum { STRIP_OF_ROWS = 16 };
+enum { STRIP_IN_PLACE = 16, STRIP_PACKED = 32 };  /* rows, of 8 to 128 that were tried */
 
 static size_t l1_bytes, l2_bytes;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -78,14 +78,13 @@ ouigemm_blocks blocking(const ouigemm_ukernel *u, size_t l2, size_t m, size_t n,
     return blocks;
 }
 
-/* From beyond level 2, some rows are read side by side, each from end to end: as many streams as hardware fetches
-   ahead. Sums wait in level 2 meanwhile. */
-void strips_of_rows(ouigemm_blocks *blocks, const ouigemm_ukernel *u, size_t l2, size_t b_bytes)
+/* Each row of a strip is read from end to end, as memory likes it, and all together are as many streams as hardware
+   fetches ahead. Sums wait in a quarter of level 2 meanwhile, and a strip that is packed takes another. */
+void strips_of_rows(ouigemm_blocks *blocks, const ouigemm_ukernel *u, size_t l2, int in_place)
 {
-    if (b_bytes <= l2)
-        return;
-    blocks->kc = least(blocks->kc, STRIP_OF_ROWS);
-    blocks->nc = l2 / 4 / (blocks->mc * ACCUMULATOR) / u->nr * u->nr;
+    blocks->kc = round_up(least(blocks->kc, in_place ? STRIP_IN_PLACE : STRIP_PACKED), u->ka);
+    size_t sums = l2 / 4 / (blocks->mc * ACCUMULATOR), strip = l2 / 4 / (blocks->kc * element_bytes(u->b));
+    blocks->nc = (in_place ? sums : least(sums, strip)) / u->nr * u->nr;
 }
 
 ouigemm_blocks ouigemm_block_sizes(ouigemm_type type, int rung, size_t m, size_t n, size_t k, size_t l2)

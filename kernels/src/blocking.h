@@ -7,7 +7,7 @@ enum { FEWEST_ROWS = 64 };  /* of a block of A: what covers the way of B from be
 
 ouigemm_blocks blocking(const ouigemm_ukernel *kernel, size_t l2, size_t m, size_t n, size_t k);
 
-/* The same for a B of so many bytes that is read where it lies. */
-void strips_of_rows(ouigemm_blocks *blocks, const ouigemm_ukernel *kernel, size_t l2, size_t b_bytes);
+/* The same for few rows of A, where some rows of B are read side by side. */
+void strips_of_rows(ouigemm_blocks *blocks, const ouigemm_ukernel *kernel, size_t l2, int in_place);
 
 #endif

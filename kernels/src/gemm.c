@@ -10,7 +10,7 @@
 #include "weights.h"
 
 enum { SMALLEST_SHARE = 1 << 21, ALIASING_STRIDE = 4096, MANY_COLUMNS = 1024 };
-enum { FEW_ROWS = 32, FEW_PANELS = 4, FEW_COLUMNS = 16 };
+enum { FEW_ROWS = 16, FEW_ROWS_IN_PLACE = 32, FEW_PANELS = 4 };
 
 /* How many rows of A are read in place, which saves their packing. It wants consecutive k in the kernel's own
    type; and where all rows fall into the same few sets of the cache, so few columns that packing would not pay.
@@ -32,8 +32,17 @@ static size_t rows_in_place(const ouigemm_call *call, const ouigemm_ukernel *u, 
    type, one step of k at a time, and rows of B whose columns lie side by side. */
 static int reads_b_in_place(const ouigemm_call *call, const ouigemm_ukernel *u)
 {
-    return !call->packed && call->m <= FEW_ROWS && u->kr == 1 && u->ka == 1 && u->b == element_of_b(call->type) &&
+    return !call->packed && call->m <= FEW_ROWS_IN_PLACE && u->kr == 1 && u->ka == 1 && u->b == element_of_b(call->type) &&
            call->b.col == 1;
+}
+
+/* Whether B is read, or packed, some rows at a time, each from end to end: for few rows of A, where it comes from
+   beyond level 2. */
+static int goes_in_strips(const product *p)
+{
+    const ouigemm_call *call = p->call;
+    return !call->packed && call->m <= (p->b_in_place ? FEW_ROWS_IN_PLACE : FEW_ROWS) && call->b.col == 1 &&
+           call->n * p->depth * element_bytes(p->kernel->b) > ouigemm_cache_bytes(2);
 }
 
 /* Rows first, since every piece packs its own rows, as long as there are enough of them to pay for reading B
@@ -57,7 +66,7 @@ static int share_out(product *p)
     p->splits = parts(panels, each);
     const size_t b_bytes = call->n * p->depth * element_bytes(p->kernel->b);
     p->packs_b = !call->packed && (call->m <= p->blocks.mc || b_bytes <= ouigemm_cache_bytes(1));
-    if (p->packs_b && !p->b_in_place) { /* into three quarters of level 2; a panel takes an eighth at most */
+    if (p->packs_b && !p->b_in_place && !p->in_strips) { /* into three quarters of level 2; a panel takes an eighth at most */
         size_t panel = p->blocks.kc * nr * element_bytes(p->kernel->b);
         p->blocks.nc = least(p->blocks.nc, least(ouigemm_cache_bytes(2) * 3 / 4 / panel, WEIGHTS_AT_ONCE) * nr);
     }
@@ -72,8 +81,9 @@ static void plan(product *p)
     p->loops = ladder_loops(p->weights->rung);
     p->blocks = blocking(p->kernel, ouigemm_cache_bytes(2), call->m, call->n, p->depth);
     p->b_in_place = reads_b_in_place(call, p->kernel);
-    if (p->b_in_place)
-        strips_of_rows(&p->blocks, p->kernel, ouigemm_cache_bytes(2), call->n * p->depth * element_bytes(p->kernel->b));
+    p->in_strips = goes_in_strips(p);
+    if (p->in_strips)
+        strips_of_rows(&p->blocks, p->kernel, ouigemm_cache_bytes(2), p->b_in_place);
     p->streams_b = (call->packed || p->b_in_place) && parts(call->m, p->kernel->mr) <= FEW_PANELS;
     p->one_step = p->depth <= p->blocks.kc;
     p->in_place = rows_in_place(call, p->kernel, p->depth);
@@ -92,7 +102,7 @@ static int better_turned(const ouigemm_call *call)
 {
     const ouigemm_epilogue *e = &call->epilogue;
     const int no_columns = e->output == OUIGEMM_ACCUMULATOR || (!e->scale_step && !e->bias);
-    return !call->packed && call->type != OUIGEMM_U8S8 && call->m <= FEW_COLUMNS && call->m < call->n &&
+    return !call->packed && call->type != OUIGEMM_U8S8 && call->m <= FEW_ROWS && call->m < call->n &&
            call->b.row == 1 && call->b.col != 1 && no_columns;
 }
 

@@ -21,6 +21,7 @@ typedef struct product {
     int direct;            /* whole tiles go straight to C */
     int packs_b;           /* block by block, or */
     int b_in_place;        /* whole panels of B are read from B, and only what is left is packed */
+    int in_strips;         /* of some rows of B */
     int streams_b;         /* from memory, past few panels of A */
     size_t in_place;       /* rows of A: whole panels of them are read from A */
     int by_rows;           /* what is packed of A stays in rows */

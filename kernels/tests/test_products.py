@@ -121,17 +121,20 @@ def test_repeated_rows_are_read(rung, rng):
     assert_product(ouigemm.gemm(a, b, isa=rung), a, b)
 
 
-BEYOND_LEVEL_2 = (700, 1037)  # B of 2.9 MB: level 2 is taken for 2 MB at most, and no tile divides 1,037
+# B of more than 2 MB, for which level 2 is taken at most; no tile divides the columns.
+BEYOND_LEVEL_2 = (700, 1037)
+BEYOND_LEVEL_2_IN_BYTES = (700, 3109)
 
 
 @pytest.mark.parametrize("kind", ["f32", "bf16", "s32", "u8s8"])
-@pytest.mark.parametrize("m", [1, 3, 8, 32, 33])
+@pytest.mark.parametrize("m", [1, 3, 16, 17, 32, 33])
 def test_few_rows_and_a_large_matrix(rung, kind, m, rng):
-    """B is then read where it lies, as far as its type allows, whatever the way from one row to the next."""
-    k, n = BEYOND_LEVEL_2
+    """B goes by in strips of its rows, wherever they lie: read there, or packed."""
+    k, n = BEYOND_LEVEL_2 if kind in ("f32", "s32") else BEYOND_LEVEL_2_IN_BYTES
     a, b = random_operands(rng, kind, m, n, k)
     for layout in (lambda x: x, lambda x: _inside(x, 5), lambda x: np.ascontiguousarray(x[::-1])[::-1]):
         assert_product(ouigemm.gemm(a, _laid_out(b, layout), isa=rung), a, b)
+    k, n = BEYOND_LEVEL_2
     one_row = np.broadcast_to(random_matrix(rng, "f32", (1, n)), (k, n))
     ones = np.ones((m, k), np.float32)
     np.testing.assert_allclose(ouigemm.gemm(ones, one_row, isa=rung), k * one_row[:m], rtol=1e-4)
