@@ -106,6 +106,12 @@ def measured(
             yield kind, times, machine, known["auto"][kind.split()[0]]
 
 
+def target_of(rung: str, name: str, way: str, peer: str) -> float:
+    """The least ratio aimed at, by rung, class of shapes (one not listed counts as all shapes) and peer."""
+    targets = {"amxint8": AMX, "amxbf16": dict.fromkeys(AMX, (1.2, 1.0))}.get(rung, OTHERS)
+    return BY_PEER.get(peer, targets.get(name, targets[ALL])[OURS.index(way)])
+
+
 def compare(
     kind: str,
     threads: int,
@@ -113,7 +119,7 @@ def compare(
     machine: Machine,
     rung: str,
     classes: Mapping[str, tuple[Shape, ...]] = CLASSES,
-    target: Callable[[str, str, str, str], float] | None = None,
+    target: Callable[[str, str, str, str], float] = target_of,
 ) -> list[Row]:
     """A row per way (packed weights, plain matrices), peer and class of shapes, and one over all shapes.
 
@@ -132,16 +138,10 @@ def compare(
                     continue
                 title = f"{kind}, {way}, against {peer}: {name}, threads: {threads}"
                 found = {shape: times[shape] for shape in shapes}
-                row = _row(title, found, way, peer, (target or target_of)(rung, name, way, peer))
+                row = _row(title, found, way, peer, target(rung, name, way, peer))
                 note = f"{rung}: {_note(kind, found, way, peer, machine)}"
                 rows.append(row | {"note": note, "detail": name != ALL})
     return rows
-
-
-def target_of(rung: str, name: str, way: str, peer: str) -> float:
-    """The least ratio aimed at, by rung, class of shapes (one not listed counts as all shapes) and peer."""
-    targets = {"amxint8": AMX, "amxbf16": dict.fromkeys(AMX, (1.2, 1.0))}.get(rung, OTHERS)
-    return BY_PEER.get(peer, targets.get(name, targets[ALL])[OURS.index(way)])
 
 
 def _sums_fit(shape: Shape, l2: int) -> bool:
