@@ -34,9 +34,10 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class Requantised(Scaled):
-    """C = clamp(round(act(alpha·scale·T + bias)) + zero_point) in int8 or uint8.
+    """C = clamp(round(act(alpha·scale·T + bias + beta·(C − zero_point))) + zero_point) in int8 or uint8.
 
-    Rounds to the nearest, ties to the even one; a NaN gives the lowest number. beta must be 0.
+    Rounds to the nearest, ties to the even one; a NaN gives the lowest number. With beta the result is added
+    to what C holds, as a residual block adds to its input: beta is a step of the old C over one of the new.
     """
 
     dtype: Any = INT8

@@ -231,6 +231,4 @@ def _output(kind: str, epilogue: Scaled | None, alpha: float, beta: float, n: in
     check_columns(epilogue, n)
     if not isinstance(epilogue, Requantised):
         return SCALED, FLOAT32
-    if beta != 0:
-        raise ValueError(f"beta = {beta}: a requantised {epilogue.dtype} result cannot be added to")
     return (S8 if epilogue.dtype == np.int8 else U8), epilogue.dtype

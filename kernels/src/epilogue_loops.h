@@ -1,7 +1,8 @@
 /* The loops of the epilogues, compiled once per register width. The including file defines
      EPILOGUE_STORE   name of the one function that it gives away
      EPILOGUE_LANES   columns that are worked on together; divides the width of every tile
-   and may define EPILOGUE_GREATER and EPILOGUE_LESSER where the registers have instructions for them.
+   and may define EPILOGUE_GREATER, EPILOGUE_LESSER, EPILOGUE_WIDEN (bytes without sign to s32) and
+   EPILOGUE_NARROW (the low bytes of s32) where the registers have instructions that gcc does not find.
 
    Rows of sums are as wide as the tile, whatever of it lies in C: the loops below always work on whole
    groups of lanes, and only the last step looks where C ends.
@@ -67,6 +68,11 @@ INLINE floats scaled(const epilogue_tile *t, int integer_sums, size_t row, size_
 #define EPILOGUE_LESSER(x, y) choose_float((x) < (y), x, y)
 #endif
 
+#ifndef EPILOGUE_WIDEN
+#define EPILOGUE_WIDEN(x) __builtin_convertvector(x, ints)
+#define EPILOGUE_NARROW(x) __builtin_convertvector(x, bytes)
+#endif
+
 /* max(x, floor); a NaN stays one. */
 INLINE floats activate(floats x, floats floor)
 {
@@ -109,34 +115,64 @@ INLINE bytes quantise(floats x, floats least, floats most, floats magic, ints sh
 {
     x = (floats)EPILOGUE_GREATER(x, least);
     x = (floats)EPILOGUE_LESSER(x, most);
-    return __builtin_convertvector((ints)(x + magic) + shift, bytes);
+    return EPILOGUE_NARROW((ints)(x + magic) + shift);
 }
 
 /* The first of some bytes, one by one. */
+static __attribute__((noinline)) void load_ends(bytes *to, size_t count, const uint8_t *c, ptrdiff_t c_col)
+{
+    for (size_t l = 0; l < LANES && l < count; l++)
+        (*to)[l] = c[(ptrdiff_t)l * c_col];
+}
+
 static __attribute__((noinline)) void store_ends(const bytes *from, size_t count, uint8_t *c, ptrdiff_t c_col)
 {
     for (size_t l = 0; l < LANES && l < count; l++)
         c[(ptrdiff_t)l * c_col] = (*from)[l];
 }
 
-INLINE void store_8_bit(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *tile)
+/* Turning the highest bit of s8 makes it u8, 128 higher; what is u8 stays. */
+INLINE ints turn_of(const ouigemm_epilogue *e)
+{
+    return (ints){0} + (e->output == OUIGEMM_S8 ? 128 : 0);
+}
+
+/* What bytes of C stand for, less the zero point. zero: turn + zero point. */
+INLINE floats less_zero(bytes c, ints turn, ints zero)
+{
+    return __builtin_convertvector((EPILOGUE_WIDEN(c) ^ turn) - zero, floats);
+}
+
+/* adds: whether beta is not 0. */
+INLINE void store_8_bit(const ouigemm_epilogue *e, int integer_sums, int adds, const epilogue_tile *tile)
 {
     const epilogue_tile here = *tile, *t = &here; /* of which bytes written to C can change nothing */
     const int32_t low = e->output == OUIGEMM_S8 ? -128 : 0, least = low - e->zero_point;
     const floats lower = all((float)least), upper = all((float)(least + 255));
-    const floats floor = all(e->relu ? 0 : -INFINITY);
+    const floats floor = all(e->relu ? 0 : -INFINITY), beta = all((float)e->beta);
     const floats magic = all(12582912.0f);
     const ints shift = e->zero_point - (ints)magic;
+    const ints turn = turn_of(e), zero = turn + e->zero_point;
     const size_t whole = t->c_col == 1 ? t->columns / LANES * LANES : 0;
-    uint8_t *c = t->c;
-    for (size_t i = 0; i < t->rows; i++, c += t->c_row) {
-        for (size_t j = 0; j < whole; j += LANES) {
-            bytes q = quantise(activate(scaled(t, integer_sums, i, j), floor), lower, upper, magic, shift);
-            memcpy(c + j, &q, sizeof q);
-        }
-        for (size_t j = whole; j < t->columns; j += LANES) {
-            bytes q = quantise(activate(scaled(t, integer_sums, i, j), floor), lower, upper, magic, shift);
-            store_ends(&q, t->columns - j, c + (ptrdiff_t)j * t->c_col, t->c_col);
+    uint8_t *row = t->c;
+    for (size_t i = 0; i < t->rows; i++, row += t->c_row) {
+        for (size_t j = 0; j < t->columns; j += LANES) {
+            const size_t left = j < whole ? 0 : t->columns - j; /* 0: all lanes, side by side */
+            uint8_t *c = row + (ptrdiff_t)j * t->c_col;
+            floats x = scaled(t, integer_sums, i, j);
+            if (adds) {
+                bytes old = {0};
+                if (left)
+                    load_ends(&old, left, c, t->c_col);
+                else
+                    memcpy(&old, c, sizeof old);
+                x += beta * less_zero(old, turn, zero);
+            }
+            bytes q = quantise(activate(x, floor), lower, upper, magic, shift);
+            if (left)
+                store_ends(&q, left, c, t->c_col);
+            else
+                memcpy(c, &q, sizeof q);
         }
     }
 }
@@ -179,10 +215,13 @@ ouigemm_epilogue_store EPILOGUE_STORE;
 void EPILOGUE_STORE(const ouigemm_epilogue *epilogue, int integer_sums, const epilogue_tile *tile)
 {
     const int eight_bits = epilogue->output == OUIGEMM_S8 || epilogue->output == OUIGEMM_U8;
-    if (eight_bits && integer_sums)
-        store_8_bit(epilogue, 1, tile);
+    const int adds = epilogue->beta != 0;
+    if (eight_bits && integer_sums && adds)
+        store_8_bit(epilogue, 1, 1, tile);
+    else if (eight_bits && integer_sums)
+        store_8_bit(epilogue, 1, 0, tile);
     else if (eight_bits)
-        store_8_bit(epilogue, 0, tile);
+        store_8_bit(epilogue, 0, adds, tile);
     else if (epilogue->output == OUIGEMM_SCALED && integer_sums)
         store_scaled(epilogue, 1, tile);
     else if (epilogue->output == OUIGEMM_SCALED)

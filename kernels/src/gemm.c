@@ -32,8 +32,13 @@ static size_t rows_in_place(const ouigemm_call *call, const ouigemm_ukernel *u, 
    type, one step of k at a time, and rows of B whose columns lie side by side. */
 static int reads_b_in_place(const ouigemm_call *call, const ouigemm_ukernel *u)
 {
-    return !call->packed && call->m <= FEW_ROWS_IN_PLACE && u->kr == 1 && u->ka == 1 && u->b == element_of_b(call->type) &&
-           call->b.col == 1;
+    return !call->packed && call->m <= FEW_ROWS_IN_PLACE && u->kr == 1 && u->ka == 1 &&
+           u->b == element_of_b(call->type) && call->b.col == 1;
+}
+
+static size_t bytes_of_b(const product *p)
+{
+    return p->call->n * p->depth * element_bytes(p->kernel->b);
 }
 
 /* Whether B is read, or packed, some rows at a time, each from end to end: for few rows of A, where it comes from
@@ -42,7 +47,7 @@ static int goes_in_strips(const product *p)
 {
     const ouigemm_call *call = p->call;
     return !call->packed && call->m <= (p->b_in_place ? FEW_ROWS_IN_PLACE : FEW_ROWS) && call->b.col == 1 &&
-           call->n * p->depth * element_bytes(p->kernel->b) > ouigemm_cache_bytes(2);
+           bytes_of_b(p) > ouigemm_cache_bytes(2);
 }
 
 /* Rows first, since every piece packs its own rows, as long as there are enough of them to pay for reading B
@@ -64,9 +69,9 @@ static int share_out(product *p)
     p->ranges = least(threads, MOST_RANGES);
     p->split = each * nr;
     p->splits = parts(panels, each);
-    const size_t b_bytes = call->n * p->depth * element_bytes(p->kernel->b);
-    p->packs_b = !call->packed && (call->m <= p->blocks.mc || b_bytes <= ouigemm_cache_bytes(1));
-    if (p->packs_b && !p->b_in_place && !p->in_strips) { /* into three quarters of level 2; a panel takes an eighth at most */
+    p->packs_b = !call->packed && (call->m <= p->blocks.mc || bytes_of_b(p) <= ouigemm_cache_bytes(1));
+    /* into three quarters of level 2, of which a panel takes an eighth at most */
+    if (p->packs_b && !p->b_in_place && !p->in_strips) {
         size_t panel = p->blocks.kc * nr * element_bytes(p->kernel->b);
         p->blocks.nc = least(p->blocks.nc, least(ouigemm_cache_bytes(2) * 3 / 4 / panel, WEIGHTS_AT_ONCE) * nr);
     }

@@ -26,7 +26,7 @@
 #include <string.h>
 
 enum { FEW_LINES = 8 };
-enum { AHEAD_IN_PANEL = 2048, AHEAD_IN_ROW = 256 };  /* bytes, of 1 to 4 KB and of 128 to 1,024 that were tried */
+enum { AHEAD_IN_PANEL = 2048, AHEAD_IN_ROW = 256 };  /* bytes; 1 to 8 KB and 256 to 1,024 bytes were tried */
 
 /* One thread's share of the product in hand. */
 struct piece {

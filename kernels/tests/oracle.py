@@ -97,7 +97,7 @@ def epilogue_result(sums, epilogue, alpha=1.0, beta=0.0, c=None):
         if epilogue.bias is not None:
             x = x + epilogue.bias
         if beta != 0:
-            x = x + f(beta) * c
+            x = x + f(beta) * (c.astype(f) - f(getattr(epilogue, "zero_point", 0)))
         if epilogue.relu:
             x = np.where(x < 0, f(0), x)
         if not isinstance(epilogue, ouigemm.Requantised):

@@ -67,6 +67,31 @@ def test_requantised_into_any_layout(rung, order, rng):
     np.testing.assert_array_equal(out, epilogue_result(sums(a, b), epilogue))
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("dtype", "zero_point"), [("int8", 0), ("int8", -128), ("uint8", 0), ("uint8", 200)])
+@pytest.mark.parametrize("kind", ["u8s8", "f32"])
+def test_requantised_adds_to_c(rung, kind, dtype, zero_point, order, rng):
+    a, b = random_operands(rng, kind, 30, 70, 40)
+    limits = np.iinfo(dtype)
+    c = rng.integers(limits.min, limits.max + 1, (30, 70)).astype(dtype)
+    step = middle_of_8_bits(kind, 40) if kind in INTEGERS else 3.0
+    epilogue = ouigemm.Requantised(step, rng.standard_normal(70), True, dtype, zero_point)
+    out = np.array(c, order=order)
+    plain = sums(a, b) if kind in INTEGERS else ouigemm.gemm(a, b, isa=rung)
+    ouigemm.gemm(a, b, out, beta=0.5, epilogue=epilogue, isa=rung)
+    np.testing.assert_array_equal(out, epilogue_result(plain, epilogue, 1, 0.5, c))
+    assert len(np.unique(out)) > 20  # neither the sums nor C alone decide
+
+
+def test_requantised_adds_to_c_by_hand(rung):
+    """A residual block in steps of its result: 3·2·0.5 = 3 is added to half of 10 − 4, and shifted by 4."""
+    a, b, c = np.array([[3]], np.uint8), np.array([[2]], np.int8), np.array([[10]], np.uint8)
+    epilogue = ouigemm.Requantised(0.5, dtype="uint8", zero_point=4)
+    assert ouigemm.gemm(a, b, c, beta=0.5, epilogue=epilogue, isa=rung).tolist() == [[10]]
+    c[...] = 255
+    assert ouigemm.gemm(a, b, c, beta=-1, epilogue=epilogue, isa=rung).tolist() == [[0]]
+
+
 def test_ties_go_to_the_even_one(rung):
     a = np.arange(0, 12, dtype=np.uint8)[:, None]
     b = np.array([[1, -1]], np.int8)

@@ -87,6 +87,10 @@ def finished(rng, a, b, kind, how):
         total = ouigemm.gemm(a, how["b"], **how["rest"])
     got = ouigemm.gemm(a, how["b"], alpha=2, epilogue=e, **how["rest"])
     np.testing.assert_array_equal(got, epilogue_result(total, e, 2.0))
+    c = rng.integers(0, 127, total.shape).astype(got.dtype)
+    out = strided(rng, c.copy())
+    ouigemm.gemm(a, how["b"], out, alpha=2, beta=-0.75, epilogue=e, **how["rest"])
+    np.testing.assert_array_equal(out, epilogue_result(total, e, 2.0, -0.75, c))
 
 
 def one_product(seed):

@@ -151,8 +151,8 @@ def test_factors_of_integers_are_whole(value):
 def test_beta_needs_a_result_to_add_to():
     with pytest.raises(ValueError, match=r"beta = 1 needs an out of int32 \(3, 5\)"):
         ouigemm.gemm(U8, S8, beta=1)
-    with pytest.raises(ValueError, match="requantised int8 result cannot be added to"):
-        ouigemm.gemm(U8, S8, np.zeros((3, 5), np.int8), beta=1, epilogue=ouigemm.Requantised(1.0))
+    with pytest.raises(ValueError, match=r"beta = 0.5 needs an out of uint8 \(3, 5\)"):
+        ouigemm.gemm(U8, S8, beta=0.5, epilogue=ouigemm.Requantised(1.0, dtype="uint8"))
 
 
 def test_epilogues_that_do_not_fit():

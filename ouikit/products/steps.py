@@ -4,6 +4,7 @@ What is not known to be computed right is refused by name: other modules, other 
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
+
+from ouikit.nn.resnet import BasicBlock, Bottleneck
 
 PADDING = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 """Conv2d's padding modes, as NumPy calls them."""
@@ -26,6 +29,7 @@ HEEDED = {
         "padding_mode",
     },
     nn.MaxPool2d: {"kernel_size", "stride", "padding", "dilation"},
+    nn.BatchNorm2d: {"num_features", "eps", "momentum", "affine"},
     nn.Linear: {"in_features", "out_features"},
     nn.ReLU: {"inplace"},
     nn.AdaptiveAvgPool2d: set(),
@@ -41,6 +45,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "output_size": (1, (1, 1)),
     "start_dim": (1,),
     "end_dim": (-1,),
+    "track_running_stats": (True,),
 }
 """The values that other options may have. One that is not listed, of a later torch, is refused."""
 
@@ -66,10 +71,18 @@ class Windows:
     def over(self, x: np.ndarray, outside: Any = 0) -> np.ndarray:
         """Images [B, H, W, C] as [B, H', W', C, rows, columns], without a copy but for padding."""
         if any(map(any, self.pads)):
-            filling = {"constant_values": outside} if self.mode == "constant" else {}
-            x = np.pad(x, ((0, 0), *self.pads, (0, 0)), self.mode, **filling)  # type: ignore[call-overload]
+            x = self._padded(x, outside)
         (down, right), (rows, columns) = self.stride, self.dilation
         return sliding_window_view(x, self.span, axis=(1, 2))[:, ::down, ::right, :, ::rows, ::columns]
+
+    def _padded(self, x: np.ndarray, outside: Any) -> np.ndarray:
+        pads = ((0, 0), *self.pads, (0, 0))
+        if self.mode != "constant":
+            return np.pad(x, pads, self.mode)  # type: ignore[call-overload]
+        size = [side + sum(pad) for side, pad in zip(x.shape, pads, strict=True)]
+        padded = np.full(size, outside, x.dtype)  # a fifth of the time that np.pad takes for a small image
+        padded[tuple(slice(low, low + side) for side, (low, _) in zip(x.shape, pads, strict=True))] = x
+        return padded
 
     def places(self, height: int, width: int) -> tuple[int, int]:
         """How many windows lie on an image of this size: H', W'."""
@@ -86,7 +99,8 @@ class Windows:
 class Product:
     """A convolution, or a linear layer: weight [k, n] with k = rows · columns · channels, bias [n].
 
-    windows: of a convolution. relu: whether one follows.
+    windows: of a convolution. relu: whether one follows. adds: whether it is added to what a shortcut gives,
+    before its ReLU.
     """
 
     name: str
@@ -94,26 +108,77 @@ class Product:
     bias: np.ndarray
     windows: Windows | None = None
     relu: bool = False
+    adds: bool = False
 
 
-Step = Product | Windows | str
+@dataclass(frozen=True)
+class Residual:
+    """ReLU(f(x) + shortcut(x)). The last step of f is the product that adds: to x, without a shortcut."""
+
+    steps: tuple["Step", ...]
+    shortcut: Product | None
+
+    @property
+    def last(self) -> Product:
+        """The product that adds."""
+        assert isinstance(self.steps[-1], Product)
+        return self.steps[-1]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Over the positions of an image."""
+
+    name: str
+
+
+Step = Product | Residual | Mean | Windows | str
 
 
 def layers(model: nn.Sequential) -> list[Step]:
-    """The products of a network and, between them, `Windows` to pool, "mean" (over positions) and "flatten".
+    """The products of a network and, between them, `Windows` to pool, `Mean` and "flatten".
 
-    Takes Conv2d without groups, Linear, ReLU behind either, MaxPool2d, AdaptiveAvgPool2d(1) and Flatten(), in
-    f32, from images to rows of numbers.
+    Takes Conv2d without groups, BatchNorm2d behind one (it becomes part of the weights), Linear, ReLU behind
+    either, MaxPool2d, AdaptiveAvgPool2d(1), Flatten() and the blocks of `ouikit.nn.resnet`, in f32 and in
+    evaluation mode, from images to rows of numbers.
 
     Raises ValueError naming any other module or option, a hook, or a layer that takes rows and is given
     images, or the reverse.
     """
+    found, given = _chain("", _plain("the model", model), "images")
+    if given != "rows":
+        raise ValueError(f"the model gives {given}: end it with nn.Flatten()")
+    if not products(found):
+        raise ValueError("the model has no layer with weights")
+    return found
+
+
+def products(steps: Iterable[Step]) -> list[Product]:
+    """All products, in the order in which they run."""
+    found: list[Product] = []
+    for step in steps:
+        if isinstance(step, Product):
+            found.append(step)
+        elif isinstance(step, Residual):
+            found += [*([step.shortcut] if step.shortcut else []), *products(step.steps)]
+    return found
+
+
+def _plain(name: str, model: Any) -> nn.Sequential:
     if not isinstance(model, nn.Sequential) or type(model).forward is not nn.Sequential.forward:
-        raise ValueError(f"the model is a {type(model).__name__}: pass a plain nn.Sequential")
-    _refuse_hooks("the model", model)
+        raise ValueError(f"{name} is a {type(model).__name__}: pass a plain nn.Sequential")
+    _refuse_hooks(name, model)
+    return model
+
+
+def _chain(within: str, model: nn.Sequential, given: str) -> tuple[list[Step], str]:
+    """The steps of some layers that are given images, rows or means, and what they give."""
     found: list[Step] = []
-    given = "images"  # what the layers so far give
-    for name, module in model._modules.items():  # named_children() passes over a layer that comes again
+    for child, module in model._modules.items():  # named_children() passes over a layer that comes again
+        name = within + child
+        if type(module) in (BasicBlock, Bottleneck) and given == "images":
+            found.append(_residual(name, module))
+            continue
         if module is None or type(module) not in HEEDED:
             raise ValueError(f"{name}: {module} cannot be run as a product; see ouikit.products.steps.layers")
         _refuse_options(name, module)
@@ -130,20 +195,59 @@ def layers(model: nn.Sequential) -> list[Step]:
         elif isinstance(module, nn.MaxPool2d):
             found.append(_windows(module))
         elif isinstance(module, nn.AdaptiveAvgPool2d):
-            found.append("mean")
+            found.append(Mean(name))
             given = "means"
         elif isinstance(module, nn.Flatten):
             found += ["flatten"] if given == "images" else []
             given = "rows"
-        elif found and isinstance(found[-1], Product):
-            found[-1] = replace(found[-1], relu=True)
-        else:
+        elif not found or not isinstance(found[-1], Product):
             raise ValueError(f"{name}: {module} cannot be run as a product, since it follows none")
-    if given != "rows":
-        raise ValueError(f"the model gives {given}: end it with nn.Flatten()")
-    if not any(isinstance(step, Product) for step in found):
-        raise ValueError("the model has no layer with weights")
-    return found
+        else:
+            found[-1] = _followed(name, found[-1], module)
+    return found, given
+
+
+def _followed(name: str, product: Product, module: nn.Module) -> Product:
+    """A product with the ReLU, or the batch normalisation, that follows it."""
+    if isinstance(module, nn.ReLU):
+        return replace(product, relu=True)
+    assert isinstance(module, nn.BatchNorm2d)
+    if module.training:
+        raise ValueError(f"{name}: {module} is in training mode: call model.eval()")
+    if product.relu:
+        raise ValueError(f"{name}: {module} cannot be run as a product behind a ReLU")
+    if module.num_features != len(product.bias):
+        raise ValueError(f"{name}: {module} does not fit {len(product.bias)} channels")
+    spread = np.sqrt(_numbers(name, module.running_var) + np.float32(module.eps))
+    factor = (_numbers(name, module.weight) if module.affine else 1) / spread
+    bias = (product.bias - _numbers(name, module.running_mean)) * factor
+    bias = bias + _numbers(name, module.bias) if module.affine else bias
+    return replace(product, weight=product.weight * factor, bias=bias)
+
+
+def _residual(name: str, block: Any) -> Residual:
+    _refuse_hooks(name, block)
+    _refuse_hooks(f"{name}.gate", block.gate)
+    if type(block.gate) is not nn.ReLU:
+        raise ValueError(f"{name}.gate: {block.gate} cannot be run as a product")
+    *inner, last = _branch(f"{name}.residual", block.residual)
+    steps = (*inner, replace(last, relu=True, adds=True))
+    if type(block.shortcut) is nn.Identity:
+        _refuse_hooks(f"{name}.shortcut", block.shortcut)
+        return Residual(steps, None)
+    *inner, last = _branch(f"{name}.shortcut", block.shortcut)
+    if inner:
+        raise ValueError(f"{name}.shortcut: {block.shortcut} cannot be run as one product")
+    return Residual(steps, last)
+
+
+def _branch(name: str, model: Any) -> tuple[*tuple[Step, ...], Product]:
+    """The steps of one side of a sum, which ends with a product."""
+    steps, given = _chain(f"{name}.", _plain(name, model), "images")
+    last = steps[-1] if steps else None
+    if given != "images" or not isinstance(last, Product) or last.relu:
+        raise ValueError(f"{name}: {model} cannot be run as a product: it must end with one, without a ReLU")
+    return (*steps[:-1], last)
 
 
 def _refuse_options(name: str, module: nn.Module) -> None:
@@ -159,7 +263,7 @@ def _refuse_hooks(name: str, module: nn.Module) -> None:
         raise ValueError(f"{name} has forward hooks, which may change what it computes: take them off first")
 
 
-def _numbers(name: str, weight: Tensor) -> np.ndarray:
+def _numbers(name: str, weight: Any) -> np.ndarray:
     if type(weight) not in (Tensor, nn.Parameter) or weight.layout != torch.strided:
         raise ValueError(
             f"{name}: weights must be a plain tensor, not {weight.layout} {type(weight).__name__}"
@@ -169,7 +273,8 @@ def _numbers(name: str, weight: Tensor) -> np.ndarray:
             f"{name}: weights must be float32 on the CPU, not {weight.dtype} on {weight.device}: "
             "pass model.float().cpu()"
         )
-    return weight.detach().numpy()
+    numbers: np.ndarray = weight.detach().numpy()
+    return numbers
 
 
 def _bias(name: str, module: nn.Conv2d | nn.Linear) -> np.ndarray:
@@ -193,12 +298,21 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def im2row(x: np.ndarray, windows: Windows) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Rows of a product from images [B, H, W, C]: one row per window, and the shape [B, H', W'].
+def im2row(x: np.ndarray, windows: Windows, most: int) -> Iterator[np.ndarray]:
+    """Rows [pixels, k] of a product from images [B, H, W, C], in parts of at most some bytes, or of one line.
 
-    A row holds the pixels of a window with their channels, the order of `Product.weight`.
+    A row holds the pixels of a window with their channels, the order of `Product.weight`. Every part lies in
+    the memory of the one before, which is therefore still in a cache close by: use it up first.
     """
     pixels = windows.over(x).transpose(0, 1, 2, 4, 5, 3)
-    return np.ascontiguousarray(pixels).reshape(
-        math.prod(pixels.shape[:3]), math.prod(pixels.shape[3:])
-    ), pixels.shape[:3]
+    images, height, width = pixels.shape[:3]
+    k, line = math.prod(pixels.shape[3:]), width * math.prod(pixels.shape[3:]) * x.itemsize
+    lines = min(height, max(1, most // max(1, line)))
+    some = max(1, most // max(1, line * height))  # images at once, where whole ones fit
+    room = np.empty((min(some, images) * lines * width, k), x.dtype)
+    for image in range(0, images, some):
+        for top in range(0, height, lines):
+            part = pixels[image : image + some, top : top + lines]
+            rows = room[: math.prod(part.shape[:3])]
+            np.copyto(rows.reshape(part.shape), part)
+            yield rows

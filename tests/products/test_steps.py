@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 pytest.importorskip("ouigemm")
+from ouikit.nn.resnet import BasicBlock
 from ouikit.products.quantised import ProductNet
 from ouikit.products.steps import FIXED, HEEDED, Windows, im2row, layers
 
@@ -80,13 +81,15 @@ def test_a_layer_that_comes_again_runs_again():
     assert [step.relu for step in layers(model)[1:]] == [True, True, False]
 
 
-def test_im2row_is_torchs_unfold():
+@pytest.mark.parametrize("most", [1, 2000, 5000, 10**6])  # of the 34,560 bytes: lines, an image, all
+def test_im2row_is_torchs_unfold(most):
     images = torch.randn(6, 2, 10, 8, generator=torch.Generator().manual_seed(1))
-    rows, shape = im2row(images.permute(0, 2, 3, 1).numpy(), Windows((3, 3), pads=((1, 1), (1, 1))))
+    windows = Windows((3, 3), pads=((1, 1), (1, 1)))
+    parts = [rows.copy() for rows in im2row(images.permute(0, 2, 3, 1).numpy(), windows, most)]
     unfolded = nn.functional.unfold(images, 3, padding=1)  # [B, C·9, H·W]
     want = unfolded.reshape(6, 2, 9, 80).permute(0, 3, 2, 1).reshape(480, 18)
-    assert shape == (6, 10, 8)
-    np.testing.assert_array_equal(rows, want.numpy())
+    np.testing.assert_array_equal(np.concatenate(parts), want.numpy())
+    assert len(parts) == {1: 60, 2000: 24, 5000: 12, 10**6: 1}[most]
 
 
 def test_every_option_that_torch_has_is_known():
@@ -168,3 +171,53 @@ def test_models_and_weights_in_a_state_of_their_own_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             layers(model)
+
+
+def test_what_a_block_does_besides_is_refused():
+    def fresh():
+        return nn.Sequential(BasicBlock(2, 4, 2), *tail(4)).eval()
+
+    def changed(change):
+        model = fresh()
+        change(model[0])
+        return model
+
+    hook = lambda module, args, output: 2 * output  # noqa: E731
+    for change, message in (
+        (lambda block: setattr(block, "gate", nn.GELU()), r"0\.gate: GELU.* cannot be run"),
+        (lambda block: block.register_forward_hook(hook), "0 has forward hooks"),
+        (lambda block: block.gate.register_forward_hook(hook), r"0\.gate has forward hooks"),
+        (lambda block: block.residual.register_forward_hook(hook), r"0\.residual has forward hooks"),
+        (lambda block: block.residual[3].register_forward_hook(hook), r"0\.residual\.3 has forward hooks"),
+        (lambda block: block.shortcut[0].register_forward_hook(hook), r"0\.shortcut\.0 has forward hooks"),
+        (lambda block: block.residual.append(nn.ReLU()), r"0\.residual: (.|\n)* must end with one"),
+        (lambda block: block.shortcut.append(nn.MaxPool2d(1)), r"0\.shortcut: (.|\n)* must end with one"),
+        (lambda block: block.shortcut.append(nn.Conv2d(4, 4, 1)), r"0\.shortcut: (.|\n)* as one product"),
+        (lambda block: setattr(block, "residual", nn.Identity()), r"0\.residual is a Identity"),
+        (lambda block: setattr(block, "residual", nn.Sequential()), r"0\.residual: .* must end with one"),
+        (lambda block: block.train(), r"0\.residual\.1: .* is in training mode: call model\.eval"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layers(changed(change))
+    assert layers(fresh())
+
+
+def test_normalisations_that_do_not_follow_a_convolution_are_refused():
+    for modules, message in (
+        ([nn.Conv2d(2, 2, 1), nn.ReLU(), nn.BatchNorm2d(2)], "2: BatchNorm2d.* behind a ReLU"),
+        ([nn.Conv2d(2, 3, 1), nn.BatchNorm2d(1)], "1: BatchNorm2d.* does not fit 3 channels"),
+        ([nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2, track_running_stats=False)], "track_running_stats=False"),
+        ([nn.Conv2d(2, 2, 1), nn.MaxPool2d(1), nn.BatchNorm2d(2)], "2: BatchNorm2d.* follows none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layers(nn.Sequential(*modules, *tail(2)).eval())
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_normalisation_is_torchs(affine):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3, affine=affine, eps=0.1), nn.ReLU(), *tail(3))
+    images = torch.randn(4, 2, 5, 5)
+    with torch.no_grad():
+        model(3 * images + 1)
+        np.testing.assert_allclose(ProductNet(model.eval())(images), model(images).numpy(), atol=1e-6)

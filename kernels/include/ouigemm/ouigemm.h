@@ -28,8 +28,9 @@ typedef enum ouigemm_type {
 typedef enum ouigemm_output {
     OUIGEMM_ACCUMULATOR,  /* C = alpha T + beta C, in the accumulator's type                      */
     OUIGEMM_SCALED,       /* C = act(alpha scale[j] T + bias[j] + beta C), in f32                 */
-    OUIGEMM_S8,           /* C = clamp(round(act(alpha scale[j] T + bias[j])) + zero_point), in s8 */
-    OUIGEMM_U8            /* the same in u8; round is to the nearest, ties to even                */
+    OUIGEMM_S8,           /* C = clamp(round(act(alpha scale[j] T + bias[j] + beta (C - zero_point)))
+                             + zero_point), in s8; round is to the nearest, ties to even            */
+    OUIGEMM_U8            /* the same in u8                                                       */
 } ouigemm_output;
 
 typedef enum ouigemm_status {
@@ -47,7 +48,7 @@ typedef struct ouigemm_matrix {
 
 typedef struct ouigemm_epilogue {
     ouigemm_output output;
-    double alpha, beta;   /* whole numbers where C is s32; beta is 0 where C is s8 or u8 */
+    double alpha, beta;   /* whole numbers where C is s32; with beta = 0 C is not read */
     const float *scale;   /* n values, or one where scale_step is 0 */
     size_t scale_step;    /* 0 or 1 */
     const float *bias;    /* n values, or NULL for none */

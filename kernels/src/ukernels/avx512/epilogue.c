@@ -4,6 +4,8 @@
 #define EPILOGUE_LANES 16
 #define EPILOGUE_GREATER(x, y) _mm512_max_ps((__m512)(x), (__m512)(y))
 #define EPILOGUE_LESSER(x, y) _mm512_min_ps((__m512)(x), (__m512)(y))
+#define EPILOGUE_WIDEN(x) ((ints)_mm512_cvtepu8_epi32((__m128i)(x)))
+#define EPILOGUE_NARROW(x) ((bytes)_mm512_cvtepi32_epi8((__m512i)(x)))
 #include "../../epilogue.h"
 
 static ouigemm_epilogue_store any_epilogue;
@@ -31,23 +33,30 @@ INLINE void rows_of_floats(const ouigemm_epilogue *e, int integer_sums, const ep
 
 /* Conversion and packing saturate where C ends; all that must be kept away is what is too large for 32 bits.
    NaN is converted to the lowest number. */
-INLINE void rows_of_bytes(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *t, size_t vectors)
+INLINE void rows_of_bytes(const ouigemm_epilogue *e, int integer_sums, int adds, const epilogue_tile *t,
+                          size_t vectors)
 {
     const floats floor = all(e->relu ? 0 : -INFINITY);
     const __m512 most = _mm512_set1_ps(65536);
     const __m512i zero = _mm512_set1_epi16((short)e->zero_point);
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __mmask64 inside = first_bits(t->columns);
+    const int is_signed = e->output == OUIGEMM_S8;
+    const ints turn = turn_of(e), none = turn + e->zero_point;
+    const floats beta = all((float)e->beta);
     char *c = t->c;
     for (size_t i = 0; i < t->rows; i++, c += t->c_row) {
         __m512i q[MOST_VECTORS];
         for (size_t v = 0; v < MOST_VECTORS; v++) {
-            __m512 x = (__m512)activate(scaled(t, integer_sums, i, v % vectors * LANES), floor);
-            q[v] = _mm512_cvtps_epi32(_mm512_min_ps(most, x));
+            const size_t j = v % vectors * LANES;
+            floats x = scaled(t, integer_sums, i, j);
+            if (adds)
+                x += beta * less_zero((bytes)_mm_maskz_loadu_epi8((__mmask16)(inside >> j), c + j), turn, none);
+            q[v] = _mm512_cvtps_epi32(_mm512_min_ps(most, (__m512)activate(x, floor)));
         }
         __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(q[0], q[1]), zero);
         __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(q[2], q[3]), zero);
-        __m512i packed = e->output == OUIGEMM_S8 ? _mm512_packs_epi16(low, high) : _mm512_packus_epi16(low, high);
+        __m512i packed = is_signed ? _mm512_packs_epi16(low, high) : _mm512_packus_epi16(low, high);
         _mm512_mask_storeu_epi8(c, inside, _mm512_permutexvar_epi32(order, packed));
     }
 }
@@ -58,8 +67,10 @@ INLINE void rows(const ouigemm_epilogue *epilogue, int integer_sums, const epilo
     const epilogue_tile t = *tile;
     if (e.output == OUIGEMM_SCALED)
         rows_of_floats(&e, integer_sums, &t, vectors);
+    else if (e.beta != 0)
+        rows_of_bytes(&e, integer_sums, 1, &t, vectors);
     else
-        rows_of_bytes(&e, integer_sums, &t, vectors);
+        rows_of_bytes(&e, integer_sums, 0, &t, vectors);
 }
 
 ouigemm_epilogue_store ouigemm_avx512_epilogue;
@@ -67,7 +78,8 @@ ouigemm_epilogue_store ouigemm_avx512_epilogue;
 void ouigemm_avx512_epilogue(const ouigemm_epilogue *e, int integer_sums, const epilogue_tile *t)
 {
     const size_t vectors = t->sums_row / LANES;
-    if (e->output == OUIGEMM_ACCUMULATOR || !integer_sums || e->beta != 0 || t->c_col != 1)
+    const int adds_floats = e->output == OUIGEMM_SCALED && e->beta != 0;
+    if (e->output == OUIGEMM_ACCUMULATOR || !integer_sums || adds_floats || t->c_col != 1)
         any_epilogue(e, integer_sums, t);
     else if (vectors == 1)
         rows(e, 1, t, 1);
