@@ -8,6 +8,7 @@ adds are part of the product's epilogue; and weights may have one scale per chan
 """
 
 import math
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,7 @@ class ProductNet:
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
         self._entering: Grid | None = None  # what the images become
         self._largest: dict[str, float] | None = None  # magnitude of what enters each step, in `_calibrate`
+        self._room = threading.local()
         self._ready: dict[str, Ready] = {}
         self._means: dict[str, float] = {}
         for product in products(self.steps):
@@ -123,7 +125,9 @@ class ProductNet:
         if product.windows is None:
             yield x
             return
-        parts = im2row(x, product.windows, ROWS_AT_ONCE)
+        if not hasattr(self._room, "bytes"):  # kept: new memory costs more than what is written to it
+            self._room.bytes = np.empty(ROWS_AT_ONCE, np.uint8)
+        parts = im2row(x, product.windows, self._room.bytes)
         while True:
             with self._timed(product.name, "im2row"):
                 rows = next(parts, None)

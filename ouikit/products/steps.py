@@ -298,21 +298,25 @@ def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def im2row(x: np.ndarray, windows: Windows, most: int) -> Iterator[np.ndarray]:
-    """Rows [pixels, k] of a product from images [B, H, W, C], in parts of at most some bytes, or of one line.
+def im2row(x: np.ndarray, windows: Windows, room: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows [pixels, k] of a product from images [B, H, W, C]: as many in one part as `room` holds.
 
-    A row holds the pixels of a window with their channels, the order of `Product.weight`. Every part lies in
-    the memory of the one before, which is therefore still in a cache close by: use it up first.
+    A row holds the pixels of a window with their channels, as `Product.weight` does. room: uint8 [bytes]; one
+    line of windows that is larger gets memory of its own. Every part lies in the memory of the one before,
+    which is therefore still in a cache close by: use it up first.
     """
     pixels = windows.over(x).transpose(0, 1, 2, 4, 5, 3)
     images, height, width = pixels.shape[:3]
-    k, line = math.prod(pixels.shape[3:]), width * math.prod(pixels.shape[3:]) * x.itemsize
-    lines = min(height, max(1, most // max(1, line)))
-    some = max(1, most // max(1, line * height))  # images at once, where whole ones fit
-    room = np.empty((min(some, images) * lines * width, k), x.dtype)
-    for image in range(0, images, some):
+    k = math.prod(pixels.shape[3:])
+    line = width * k * x.itemsize
+    lines = min(height, max(1, room.nbytes // max(1, line)))
+    some = min(images, max(1, room.nbytes // max(1, line * height)))  # images at once, where whole ones fit
+    if line > room.nbytes:
+        room = np.empty(line, np.uint8)
+    every = room[: some * lines * line].view(x.dtype).reshape(-1, k)
+    for image in range(0, images, max(1, some)):
         for top in range(0, height, lines):
             part = pixels[image : image + some, top : top + lines]
-            rows = room[: math.prod(part.shape[:3])]
+            rows = every[: math.prod(part.shape[:3])]
             np.copyto(rows.reshape(part.shape), part)
             yield rows

@@ -85,7 +85,8 @@ def test_a_layer_that_comes_again_runs_again():
 def test_im2row_is_torchs_unfold(most):
     images = torch.randn(6, 2, 10, 8, generator=torch.Generator().manual_seed(1))
     windows = Windows((3, 3), pads=((1, 1), (1, 1)))
-    parts = [rows.copy() for rows in im2row(images.permute(0, 2, 3, 1).numpy(), windows, most)]
+    room = np.empty(most, np.uint8)
+    parts = [rows.copy() for rows in im2row(images.permute(0, 2, 3, 1).numpy(), windows, room)]
     unfolded = nn.functional.unfold(images, 3, padding=1)  # [B, C·9, H·W]
     want = unfolded.reshape(6, 2, 9, 80).permute(0, 3, 2, 1).reshape(480, 18)
     np.testing.assert_array_equal(np.concatenate(parts), want.numpy())
