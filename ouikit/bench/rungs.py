@@ -1,11 +1,12 @@
 """`ouigemm` forced to each x86 rung, against peers held to the same instructions: `ouikit bench rungs`.
 
 For CPUs that have less than this one, and shapes that nobody tunes for: one to eight rows against a B that no
-cache of a client holds, narrow products, and the layers of four networks. Each rung has a process of its own,
-since libraries read at their start how far they may go: MKL, OpenBLAS and oneDNN by environment variables.
+cache of a client holds, narrow products, shallow ones, which store more than they compute, and the layers of
+four networks. Each rung has a process of its own, since libraries read at their start how far they may go:
+MKL, OpenBLAS and oneDNN by environment variables. On a CPU that is not Intel's, MKL heeds none.
 Rows, figures and peers are those of `ouikit.bench.gemm`; where B comes from memory, a further row gives the
 share of the bandwidth that was measured in the same run. *Not measured*: another CPU's caches and clock, more
-than one thread, and ONNX Runtime, which cannot be told how far to go.
+than one thread, and ONNX Runtime, which cannot be told how far to go (`ouikit bench network` has it).
 """
 
 import json
@@ -17,28 +18,29 @@ from statistics import median
 
 import ouigemm
 
-from ouikit.bench.gemm import Machine, Times, compare, measured, roofline
+from ouikit.bench.gemm import BY_PEER, OWN, Machine, Times, compare, measured, roofline
 from ouikit.bench.timing import Row
 from ouikit.products.layer_shapes import BERT_LARGE, MOBILENET_V2, RESNET50, VIT_BASE, Shape
 
 THREADS = 1
-FEW_ROWS = "1 to 8 rows, B of 45 million numbers"
+FEW_ROWS, SHALLOW = "1 to 8 rows, B of 45 million numbers", "depth of 16 to 64"
 CLASSES: dict[str, tuple[Shape, ...]] = {
     FEW_ROWS: tuple((m, 11008, 4096) for m in (1, 2, 4, 8)),
     "narrow or low": (
         *((12544, 16, 96), (12544, 32, 27), (3136, 24, 144), (784, 32, 192)),
         *((49, 320, 960), (49, 160, 576), (49, 512, 4608)),
     ),
+    SHALLOW: ((3136, 64, 64), (3136, 256, 64), (12544, 64, 27), (12544, 96, 16), (512, 512, 64)),
     "ViT-Base": VIT_BASE,
     "MobileNetV2": MOBILENET_V2,
     "BERT-Large": BERT_LARGE,
     "ResNet-50": RESNET50,
 }
 KINDS = {  # what a rung is measured on: what no rung below has the same kernels for
-    "avx2": ("f32", "s8s8", "u8s8 to f32"),
-    "avxvnni": ("s8s8", "u8s8 to f32"),
+    "avx2": ("f32", "s8s8", "u8s8 to f32", "u8s8 to u8"),
+    "avxvnni": ("s8s8", "u8s8 to f32", "u8s8 to u8"),
     "avx512": ("f32",),
-    "avx512vnni": ("s8s8", "u8s8 to f32"),
+    "avx512vnni": ("s8s8", "u8s8 to f32", "u8s8 to u8"),
 }
 PEERS = {  # how far they may go
     "avx2": ("AVX2", "Haswell", "AVX2"),
@@ -48,7 +50,7 @@ PEERS = {  # how far they may go
 }
 VARIABLES = ("MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE", "ONEDNN_MAX_CPU_ISA")
 NETWORKS = (1.05, 1.0)
-TARGETS = {FEW_ROWS: (1.0, 1.0), "narrow or low": (1.1, 1.0)}  # packed, plain
+TARGETS = {FEW_ROWS: (1.0, 1.0), "narrow or low": (1.1, 1.0), SHALLOW: (1.0, 1.0)}  # packed, plain
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
@@ -80,8 +82,12 @@ def rows_of(rung: str) -> list[Row]:
 def target_of(rung: str, name: str, way: str, peer: str) -> float:
     """The least ratio aimed at."""
     packed, plain = TARGETS.get(name, NETWORKS)
-    if peer == "oneDNN":
-        packed, plain = {FEW_ROWS: (1.0, 2.0)}.get(name, (1.2, 1.0) if rung == "avx2" else (1.0, 1.0))
+    if peer == OWN:
+        packed = BY_PEER[OWN]
+    elif peer == "oneDNN" and name == FEW_ROWS:
+        plain = 2.0
+    elif peer == "oneDNN" and name != SHALLOW:
+        packed, plain = 1.2 if rung == "avx2" else 1.0, 1.0
     return packed if way == "packed" else plain
 
 

@@ -38,6 +38,7 @@ def test_few_rows_are_measured_against_the_bandwidth():
         ("avx2", "narrow or low", "packed", "OpenBLAS", 1.1),
         ("avx2", "ViT-Base", "packed", "MKL", 1.05),
         ("avx2", "ViT-Base", "packed", "oneDNN", 1.2),
+        ("avx2", rungs.SHALLOW, "packed", "oneDNN", 1.0),
         ("avx512vnni", "ViT-Base", "packed", "oneDNN", 1.0),
     ],
 )
@@ -82,6 +83,7 @@ def test_peers_go_no_further(rung, mkl, openblas):
     )
     *said, architectures = done.stdout.splitlines()
     assert {*architectures.split()} <= {openblas}
-    if mkl and said and "MKL_VERBOSE" in said[0]:
+    # On a CPU that is not Intel's, MKL 2024.0 goes one way and names no instructions, whatever it is told.
+    if mkl and said and "MKL_VERBOSE" in said[0] and "Architecture processors" not in said[0]:
         assert f"(Intel(R) {mkl})" in said[0]
         assert "AVX-512" not in said[0]
