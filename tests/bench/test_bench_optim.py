@@ -31,8 +31,15 @@ def test_the_peak_counts_memory_that_the_c_library_had_kept():
 
 
 def test_a_sweep_in_lockstep_is_judged_on_ratios(monkeypatch):
+    """One after another over in lockstep, round by round; every arm runs."""
+
+    def turns(rounds, *arms):
+        assert len([arm() for arm in arms]) == 4
+        return [[1.0, 2.0], [30.0, 50.0], [0.5, 0.5], [0.1, 0.1]]
+
     monkeypatch.setattr(optim, "STEPS", 2)
+    monkeypatch.setattr(optim, "in_turns", turns)
     row = optim._lockstep(batch=16, rounds=2)
-    assert row["n"] == 2
-    assert row["value"] > 1  # 27 networks at once; the target is another matter
+    assert (row["n"], row["value"], row["low"], row["high"]) == (2, 27.5, 25.0, 30.0)
+    assert row["met"]
     assert row["name"] == "27 digits networks, batch 16: one after another / in lockstep"

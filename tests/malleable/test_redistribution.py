@@ -1,7 +1,5 @@
 """Every change of small arrays, piece by piece, without MPI."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -78,16 +76,9 @@ def test_what_cannot_be_is_refused(bad, says):
         bad()
 
 
-def test_four_million_numbers_take_about_as_long_as_their_copies():
+def test_four_million_numbers_move_in_as_few_copies_as_there_are_messages():
     n = 4_000_000
     parts = list(np.arange(float(n)).reshape(4, -1))
-    apply_, copy = [], []
-    for _ in range(7):
-        began = time.process_time()
-        found = apply(transfers(n, Block(), 4, Block(), 2), parts, [n // 2, n // 2])
-        between = time.process_time()
-        copies = [part.copy() for part in parts]
-        apply_.append(between - began)
-        copy.append(time.process_time() - between)
-    np.testing.assert_array_equal(np.concatenate(found), np.concatenate(copies))
-    assert min(apply_) <= 3 * min(copy) + 0.005
+    moves = transfers(n, Block(), 4, Block(), 2)
+    assert [len(move.pieces) for move in moves] == [1, 1, 1, 1]
+    np.testing.assert_array_equal(np.concatenate(apply(moves, parts, [n // 2, n // 2])), np.arange(float(n)))
