@@ -33,6 +33,7 @@ from torch import Tensor
 
 from ouikit.bench.timing import Arm, Row, read_bandwidth, seconds_each
 from ouikit.products.layer_shapes import BERT_LARGE, RESNET50, VGG16, Shape, operations
+from ouikit.products.libraries import f32_libraries
 
 CLASSES: dict[str, tuple[Shape, ...]] = {
     "squares of 256 and 512": ((256, 256, 256), (512, 512, 512)),
@@ -229,12 +230,7 @@ def roofline(shape: Shape, kind: str, machine: Machine) -> float:
 
 def _f32(m: int, n: int, k: int, threads: int) -> Arms:
     a, b, c = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
-    x, y, z = (matrix.numpy() for matrix in (a, b, c))
-    return {
-        **_ours(a, b, c, threads),
-        "MKL": lambda: torch.mm(a, b, out=c),
-        "OpenBLAS": lambda: np.matmul(x, y, out=z),
-    }
+    return _ours(a, b, c, threads) | f32_libraries(a.numpy(), b.numpy(), c.numpy())
 
 
 def _bf16(m: int, n: int, k: int, threads: int) -> Arms:

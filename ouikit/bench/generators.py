@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import ouigemm
-import torch
 from numpy.typing import NDArray
 
 from ouikit.bench.timing import Arm, seconds_each
 from ouikit.products.generators import VARIANTS, Product
 from ouikit.products.generators.tiles import tiles
 from ouikit.products.layer_shapes import Shape, operations
+from ouikit.products.libraries import f32_libraries
 
 LIBRARIES = ("OpenBLAS", "MKL", "BLIS", "ouigemm")
 Matrix = NDArray[np.float32]
@@ -92,10 +92,7 @@ def libraries(a: Matrix, b: Matrix, out: Matrix) -> dict[str, Arm]:
 
     The caller limits NumPy and torch to one thread. `ouigemm` takes the kernel that it picks itself.
     """
-    found: dict[str, Arm] = {"OpenBLAS": lambda: np.matmul(a, b, out=out)}
-    left, right, result = map(torch.from_numpy, (a, b, out))
-    if torch.backends.mkl.is_available():
-        found["MKL"] = lambda: torch.mm(left, right, out=result)
+    found = f32_libraries(a, b, out)
     if blis := _blis():
         (m, k), n = a.shape, b.shape[1]
         x, y, z = (array.ctypes.data_as(ctypes.c_void_p) for array in (a, b, out))

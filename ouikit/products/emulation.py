@@ -23,12 +23,20 @@ class Target:
     compiler: str
     emulator: str
     cpus: dict[str, str]
-    flags: tuple[str, ...] = ()
+    triple: str = ""  # for a compiler of several architectures: clang
     packages: str = ""
+
+    def flags(self, cmake: bool = False) -> list[str]:
+        """What tells the compiler the architecture and its linker: as its own options, or as cmake's."""
+        if not self.triple:
+            return []
+        target, linker = "-DCMAKE_C_COMPILER_TARGET=", "-DCMAKE_EXE_LINKER_FLAGS="
+        target, linker = (target, linker) if cmake else ("--target=", "")
+        return [target + self.triple, linker + "-fuse-ld=lld"]
 
     def missing(self) -> list[str]:
         """Programs that are needed and not installed."""
-        linker = ["ld.lld-19"] if self.compiler.startswith("clang") else []
+        linker = ["ld.lld-19"] if self.triple else []
         return [p for p in (self.compiler, self.emulator, "cmake", "ninja", *linker) if not shutil.which(p)]
 
 
@@ -46,7 +54,7 @@ TARGETS = {
         "clang-19",
         "qemu-riscv64",
         {**{f"RVV, {n} bits": f"{_RVV}{n}" for n in (256, 128, 512)}, "no vectors": "rv64,v=false"},
-        ("-DCMAKE_C_COMPILER_TARGET=riscv64-linux-gnu", "-DCMAKE_EXE_LINKER_FLAGS=-fuse-ld=lld"),
+        "riscv64-linux-gnu",
         packages="clang-19 lld-19 gcc-riscv64-linux-gnu libc6-dev-riscv64-cross qemu-user",
     ),
 }
@@ -67,7 +75,8 @@ def build(target: Target, folder: Path, sources: Path = SOURCES) -> Path:
     _run(
         ["cmake", "-S", str(sources), "-B", str(folder), "-G", "Ninja", "-DCMAKE_SYSTEM_NAME=Linux",
          f"-DCMAKE_SYSTEM_PROCESSOR={target.architecture}", f"-DCMAKE_C_COMPILER={target.compiler}",
-         "-DCMAKE_CXX_COMPILER_WORKS=1", "-DOUIGEMM_WERROR=ON", "-DOUIGEMM_CHECK=ON", *target.flags]
+         "-DCMAKE_CXX_COMPILER_WORKS=1", "-DOUIGEMM_WERROR=ON", "-DOUIGEMM_CHECK=ON",
+         *target.flags(cmake=True)]
     )  # fmt: skip
     _run(["cmake", "--build", str(folder)])
     return folder / "check"

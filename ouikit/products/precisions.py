@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import ouigemm
-import torch
 
 from ouikit.products.layer_shapes import Shape
+from ouikit.products.libraries import f32_libraries
 
 Arm = Callable[[], object]
 
@@ -71,18 +71,14 @@ def _arm(name: str, rung: str, shape: Shape, seed: int) -> Arm:
 
 
 def libraries(shape: Shape, seed: int = 0) -> dict[str, Arm]:
-    """The f32 product of `arms` by other people's libraries, on the same matrices: the baseline to beat.
+    """The f32 product of `arms` by `f32_libraries`, on the same matrices: the baseline to beat.
 
-    "f32, numpy" is the BLAS that NumPy ships with (OpenBLAS), "f32, torch" that of torch (MKL on x86). How
-    many threads they take is the caller's; the laboratory gives a cell one.
-
-    >>> sorted(libraries((4, 4, 4)))
-    ['f32, numpy', 'f32, torch']
+    >>> all(name.startswith("f32, ") for name in libraries((4, 4, 4)))
+    True
     """
     a, b = (x.astype(np.float32) for x in _bytes(shape, seed))
-    c = np.empty(shape[:2], np.float32)
-    x, y, z = map(torch.from_numpy, (a, b, c))
-    return {"f32, numpy": lambda: np.matmul(a, b, out=c), "f32, torch": lambda: torch.mm(x, y, out=z)}
+    found = f32_libraries(a, b, np.empty(shape[:2], np.float32))
+    return {f"f32, {name}": arm for name, arm in found.items()}
 
 
 def product(kind: str, rung: str, shape: Shape, seed: int = 0) -> Arm:

@@ -62,8 +62,17 @@ def link(routine: Routine, folder: Path) -> Path:
     for letter, dtype in zip("ABC", map(np.dtype, (left, right, out)), strict=True):
         types += [f"-DTYPE_{letter}={_CODES[dtype.kind]}", f"-DBITS_{letter}={8 * dtype.itemsize}"]
     includes = [f"-I{path}" for path in (find_include_path(), find_dlpack_include_path())]
-    cross = ["--target=riscv64-linux-gnu", "-fuse-ld=lld"] if target.compiler.startswith("clang") else []
-    command = [target.compiler, *cross, "-O2", "-Wall", "-Werror", "-static", *types, *includes, str(MAIN)]
+    command = [
+        target.compiler,
+        *target.flags(),
+        "-O2",
+        "-Wall",
+        "-Werror",
+        "-static",
+        *types,
+        *includes,
+        str(MAIN),
+    ]
     command += [str(folder / "product.o"), "-o", str(folder / "program")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

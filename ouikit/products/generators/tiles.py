@@ -25,10 +25,10 @@ def tiles(variant: str, count: int, dtype: str = "float32", target: str = "nativ
     lanes, registers = _lanes_and_registers(dtype, target)
     found = []
     for short, vectors in _TILES[registers][:count]:
-        tile = (short, vectors * lanes)
-        found.append(
-            generate(variant, *(reversed(tile) if VARIANTS[variant].resident == "A" else tile), dtype, target)  # type: ignore[call-arg]
-        )
+        rows, columns = short, vectors * lanes
+        if VARIANTS[variant].resident == "A":
+            rows, columns = columns, rows
+        found.append(generate(variant, rows, columns, dtype, target))
     return found
 
 
