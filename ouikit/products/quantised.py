@@ -31,6 +31,8 @@ STAGES = ("quantise", "im2row", "product", "rest")
 # just been written is then read from a cache, and memory does not grow with the batch.
 IMAGES_AT_ONCE, ROWS_AT_ONCE = 2**22, 2**20
 
+_room = threading.local()  # for rows; kept, since new memory costs more than what is written to it
+
 
 class ProductNet:
     """A trained network on `ouigemm`, with packed weights and one thread.
@@ -60,7 +62,6 @@ class ProductNet:
         self.seconds: dict[tuple[str, str], float] = defaultdict(float)
         self._entering: Grid | None = None  # what the images become
         self._largest: dict[str, float] | None = None  # magnitude of what enters each step, in `_calibrate`
-        self._room = threading.local()
         self._ready: dict[str, Ready] = {}
         self._means: dict[str, float] = {}
         for product in products(self.steps):
@@ -125,9 +126,9 @@ class ProductNet:
         if product.windows is None:
             yield x
             return
-        if not hasattr(self._room, "bytes"):  # kept: new memory costs more than what is written to it
-            self._room.bytes = np.empty(ROWS_AT_ONCE, np.uint8)
-        parts = im2row(x, product.windows, self._room.bytes)
+        if not hasattr(_room, "bytes") or _room.bytes.size != ROWS_AT_ONCE:
+            _room.bytes = np.empty(ROWS_AT_ONCE, np.uint8)
+        parts = im2row(x, product.windows, _room.bytes)
         while True:
             with self._timed(product.name, "im2row"):
                 rows = next(parts, None)

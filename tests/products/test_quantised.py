@@ -1,6 +1,7 @@
 """Networks as chains of products: f32 equals torch, 8 bits equal a plain integer reference, to the bit."""
 
 import copy
+import threading
 
 import numpy as np
 import pytest
@@ -253,6 +254,26 @@ def test_a_large_batch_is_the_same_in_parts(images, monkeypatch):
         np.testing.assert_array_equal(small(images), want)
     again = ProductNet(blocks(), calibration=images)
     np.testing.assert_array_equal(again(images), whole[1])
+
+
+def test_a_copy_is_the_same_network(images):
+    quantised = ProductNet(blocks(), calibration=images)
+    np.testing.assert_array_equal(copy.deepcopy(quantised)(images), quantised(images))
+
+
+def test_networks_in_several_threads_do_not_share_their_rows(images):
+    quantised, torn = ProductNet(blocks(), calibration=images), []
+    want = quantised(images)
+
+    def again():
+        torn.extend(not np.array_equal(quantised(images), want) for _ in range(50))
+
+    threads = [threading.Thread(target=again) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torn == [False] * 200
 
 
 def test_resnet_18_has_its_shapes():
