@@ -5,8 +5,8 @@ cache of a client holds, narrow products, shallow ones, which store more than th
 four networks. Each rung has a process of its own, since libraries read at their start how far they may go:
 MKL, OpenBLAS and oneDNN by environment variables. On a CPU that is not Intel's, MKL heeds none.
 Rows, figures and peers are those of `ouikit.bench.gemm`; where B comes from memory, a further row gives the
-share of the bandwidth that was measured in the same run. *Not measured*: another CPU's caches and clock, more
-than one thread, and ONNX Runtime, which cannot be told how far to go (`ouikit bench network` has it).
+share of the bandwidth of one thread, measured in the same run. *Not measured*: another CPU's caches and
+clock, and ONNX Runtime, which cannot be told how far to go (`ouikit bench network` has it).
 """
 
 import json
@@ -18,11 +18,10 @@ from statistics import median
 
 import ouigemm
 
-from ouikit.bench.gemm import BY_PEER, OWN, Machine, Times, compare, measured, roofline
+from ouikit.bench.gemm import BY_PEER, OWN, THREADS, Machine, Times, compare, measured, roofline
 from ouikit.bench.timing import Row
 from ouikit.products.layer_shapes import BERT_LARGE, MOBILENET_V2, RESNET50, VIT_BASE, Shape
 
-THREADS = 1
 FEW_ROWS, SHALLOW = "1 to 8 rows, B of 45 million numbers", "depth of 16 to 64"
 CLASSES: dict[str, tuple[Shape, ...]] = {
     FEW_ROWS: tuple((m, 11008, 4096) for m in (1, 2, 4, 8)),
@@ -54,7 +53,7 @@ TARGETS = {FEW_ROWS: (1.0, 1.0), "narrow or low": (1.1, 1.0), SHALLOW: (1.0, 1.0
 
 
 def run(progress: Callable[[str], None] | None = None) -> list[Row]:
-    """Measure every rung that this CPU has, in about ten minutes.
+    """Measure every rung that this CPU has, with one thread and with two, in about ten minutes.
 
     Rows as those of `ouikit.bench.gemm.compare`, the rung in front of their names.
     """
@@ -73,9 +72,10 @@ def run(progress: Callable[[str], None] | None = None) -> list[Row]:
 def rows_of(rung: str) -> list[Row]:
     """The rows of this process, whose libraries have been told how far to go."""
     rows = []
-    for kind, times, machine, _ in measured(KINDS[rung], THREADS, CLASSES):
-        rows += compare(kind, THREADS, times, machine, rung, CLASSES, target_of)
-        rows += bandwidth_rows(kind, times, machine)
+    for threads in range(1, THREADS + 1):
+        for kind, times, machine, _ in measured(KINDS[rung], threads, CLASSES):
+            rows += compare(kind, threads, times, machine, rung, CLASSES, target_of)
+            rows += bandwidth_rows(kind, times, machine) if threads == 1 else []
     return [row | {"name": f"{rung}: {row['name']}"} for row in rows]
 
 
@@ -92,7 +92,7 @@ def target_of(rung: str, name: str, way: str, peer: str) -> float:
 
 
 def bandwidth_rows(kind: str, times: Mapping[Shape, Times], machine: Machine) -> list[Row]:
-    """For few rows, the share of the time in which B cannot come by any faster: a row per way."""
+    """For few rows, the share of the time in which B cannot come any faster to one thread: a row per way."""
     few = {shape: times[shape] for shape in CLASSES[FEW_ROWS]}
     rows = []
     for way in ("packed", "plain"):
@@ -103,7 +103,7 @@ def bandwidth_rows(kind: str, times: Mapping[Shape, Times], machine: Machine) ->
         ]
         if shares:
             rows.append({
-                "name": f"{kind}, {way}, share of the bandwidth: {FEW_ROWS}, threads: {THREADS}",
+                "name": f"{kind}, {way}, share of the bandwidth: {FEW_ROWS}, threads: 1",
                 "value": median(shares), "low": min(shares), "high": max(shares), "n": len(shares),
                 "unit": "ratio", "target": ">= 0.9", "met": min(shares) >= 0.9,
                 "note": "of reading 256 MiB again and again", "detail": False,
