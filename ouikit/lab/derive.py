@@ -3,12 +3,13 @@
 What a record says of its run (scale, parameters, seeds), of its metrics (value, interval, n) and of its
 claims (sentence, test, verdict) must follow from its rows, so that no number can be written by hand. What a
 notebook computes beside its sweeps is computed again, and what it reads in records of other chapters is read
-again. Not derived are the figures, the cost, and what made the run.
+again. Not derived are the figures, unless what was read has changed, the cost, and what made the run.
 """
 
 import ast
 import io
 import math
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import chdir, redirect_stdout
@@ -38,10 +39,13 @@ def committed(chapter: Chapter) -> list[Path]:
     return sorted(path.parent for path in folder.glob("*/record.json"))
 
 
-def derived(chapter: Chapter, folder: Path, *, again: bool = False) -> dict[str, Any]:
+def derived(
+    chapter: Chapter, folder: Path, *, again: bool = False, figures: Path | None = None
+) -> dict[str, Any]:
     """The record as it follows from the rows in `folder`, whose name is the scale.
 
     With `again` one cell of each sweep, taken at random, is computed again, and must resemble its rows.
+    Figures are drawn into the folder `figures`, which is made, or left out.
 
     Raises:
         DerivationError: where the rows are not those of the scale, or the notebook raises on them.
@@ -54,7 +58,7 @@ def derived(chapter: Chapter, folder: Path, *, again: bool = False) -> dict[str,
     with tempfile.TemporaryDirectory() as scratch, chdir(chapter.root), redirect_stdout(io.StringIO()):
         try:
             with handing_on(chapter.root, spec, OUIKIT_RUNS=scratch):
-                _play(chapter, spec.parameters)
+                _play(chapter, spec.parameters, draws=figures is not None)
         except VerdictChangedError:
             pass  # the record is kept, and says so
         except (Exception, SystemExit) as error:
@@ -63,7 +67,10 @@ def derived(chapter: Chapter, folder: Path, *, again: bool = False) -> dict[str,
                 f"if that is right, make the record anew: ouikit run {chapter.slug} --scale {folder.name} "
                 "--publish"
             ) from error
-        return record.read(Path(scratch) / chapter.slug / spec.key)
+        made = Path(scratch) / chapter.slug / spec.key
+        if figures and (made / "figures").exists():
+            shutil.copytree(made / "figures", figures)
+        return record.read(made)
 
 
 def problems(chapter: Chapter, folder: Path, *, again: bool = False) -> list[str]:
@@ -83,6 +90,8 @@ def problems(chapter: Chapter, folder: Path, *, again: bool = False) -> list[str
 def rewrite(chapter: Chapter, folder: Path) -> None:
     """Let a record say what today's notebook and claims make of its rows, which stay as they are.
 
+    Where a record that it read is another one by now, its figures are drawn again, since they may show it.
+
     Raises:
         DerivationError: as `derived`, where the rows are not those that the record was made with, and where
             a verdict is not the registered one.
@@ -92,24 +101,32 @@ def rewrite(chapter: Chapter, folder: Path) -> None:
         raise DerivationError(f"{_name(folder)}: the rows are not those that the record was made with")
     if expected["result"]["status"] != "ok":
         raise DerivationError(f"{_name(folder)}: a verdict changed; register it, or find out why")
+    if expected["run"]["reads"] != found["run"].get("reads", {}):
+        with tempfile.TemporaryDirectory() as scratch:
+            drawn = Path(scratch, "figures")
+            expected = derived(chapter, folder, figures=drawn)
+            shutil.rmtree(folder / "figures", ignore_errors=True)
+            if drawn.exists():
+                shutil.copytree(drawn, folder / "figures")
+        found["result"]["figures"] = expected["result"]["figures"]
     for part, names in DERIVED.items():
         found[part] |= {name: _merged(expected[part][name], found[part].get(name)) for name in names}
     record.write(found, folder)
 
 
-def _play(chapter: Chapter, parameters: Mapping[str, Any]) -> None:
-    """Run a notebook's code here, as papermill would with these parameters; its figures are left out."""
+def _play(chapter: Chapter, parameters: Mapping[str, Any], draws: bool) -> None:
+    """Run a notebook's code here, as papermill would with these parameters."""
     names: dict[str, Any] = {"__name__": "__main__"}
     before, after = notebook.up_to_parameters(notebook.read(chapter.path))
-    _execute(before, chapter.path.name, names)
+    _execute(before, chapter.path.name, names, draws)
     names |= parameters
-    _execute(after, chapter.path.name, names)
+    _execute(after, chapter.path.name, names, draws)
 
 
-def _execute(sources: Iterable[str], file: str, names: dict[str, Any]) -> None:
+def _execute(sources: Iterable[str], file: str, names: dict[str, Any], draws: bool) -> None:
     for source in sources:
         tree = ast.parse(source)
-        tree.body = [line for line in tree.body if not _draws(line)]
+        tree.body = [line for line in tree.body if draws or not _draws(line)]
         exec(compile(tree, file, "exec"), names)
 
 

@@ -109,9 +109,20 @@ def test_a_committed_record_follows_from_its_rows_and_from_what_it_read(repo, so
     )
     change(source, lambda found: found["run"].update(key="another"))
     assert any("run.reads.source/extended.key" in line for line in derive.problems(toy, folder))
+    figure = folder / "figures" / "y-light.svg"
+    drawn = figure.read_text()
+    figure.write_text("of what was read before")
     derive.rewrite(toy, folder)
     assert derive.problems(toy, folder) == []
     assert record.read(folder)["run"]["reads"]["source/extended"]["key"] == "another"
+    assert figure.read_text() == drawn
+
+
+def test_figures_are_drawn_again_only_where_something_else_was_read(repo, source):
+    folder = published(repo)
+    (folder / "figures" / "y-light.svg").write_text("as it was")
+    derive.rewrite(Chapter("toy", repo), folder)
+    assert (folder / "figures" / "y-light.svg").read_text() == "as it was"
 
 
 def test_a_record_of_before_there_were_inputs_needs_no_new_one(repo):
