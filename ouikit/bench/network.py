@@ -97,7 +97,7 @@ def _accuracies(seed: int) -> dict[str, float]:
     ready = glyphs.standardised
     images, labels = next(iter(ready.validation.batches(VALIDATION)))
     calibration, _ = next(iter(ready.train.batches(CALIBRATION)))
-    nets = {"f32": floats(model)["torch in f32"], **eight_bits(model, calibration)}
+    nets = {"f32": _torch_f32(model), **eight_bits(model, calibration)}
     nets["ouigemm, a scale per channel"] = ProductNet(model, calibration, per_channel=True)
     return {name: float((net(images).argmax(1) == labels.numpy()).mean()) for name, net in nets.items()}
 
@@ -125,8 +125,12 @@ def floats(model: nn.Sequential) -> dict[str, Net]:
     return {
         "ouigemm in f32": ProductNet(model),
         "ONNX Runtime in f32": _onnx(model, None),
-        "torch in f32": torch.inference_mode()(lambda images: model(images).numpy()),
+        "torch in f32": _torch_f32(model),
     }
+
+
+def _torch_f32(model: nn.Sequential) -> Net:
+    return torch.inference_mode()(lambda images: model(images).numpy())
 
 
 def _onnx(model: nn.Sequential, calibration: Tensor | None) -> Net:
