@@ -5,7 +5,8 @@ is how many times longer a peer takes. Accuracy: images of glyphs, 32 pixels a s
 trained; a figure is what 8 bits cost, in points. Calibration is by the largest magnitude in the same training
 images. Each peer runs as its manual advises. ONNX Runtime quantises a graph that its own tools have prepared
 (else most of its convolutions stay in f32), to uint8 and int8, by its operators; torch quantises by FX, for
-oneDNN. *Not measured*: more threads, other networks.
+oneDNN, or without VNNI, where oneDNN's sums of pairs saturate, for FBGEMM with a bit less. *Not
+measured*: more threads, other networks.
 
 Needs `pip install ./kernels 'ouikit[onnx]'`.
 """
@@ -178,8 +179,9 @@ class _Reader:
 def _torch(model: nn.Sequential, calibration: Tensor) -> Net:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # it is to move to another package
-        torch.backends.quantized.engine = "onednn"
-        prepared = prepare_fx(copy.deepcopy(model), get_default_qconfig_mapping("onednn"), (calibration[:1],))
+        engine = "onednn" if torch.cpu._is_vnni_supported() else "fbgemm"
+        torch.backends.quantized.engine = engine
+        prepared = prepare_fx(copy.deepcopy(model), get_default_qconfig_mapping(engine), (calibration[:1],))
         prepared(calibration)
         quantised = convert_fx(prepared)
     return torch.inference_mode()(lambda images: quantised(images).numpy())
