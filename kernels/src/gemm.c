@@ -10,7 +10,7 @@
 #include "weights.h"
 
 enum { SMALLEST_SHARE = 1 << 21, ALIASING_STRIDE = 4096, MANY_COLUMNS = 1024 };
-enum { FEW_ROWS = 16, FEW_ROWS_IN_PLACE = 32, FEW_PANELS = 4 };
+enum { FEW_ROWS = 16, FEW_ROWS_NEAR = 32, FEW_PANELS = 4 };
 
 /* How many rows of A are read in place, which saves their packing. It wants consecutive k in the kernel's own
    type; and where all rows fall into the same few sets of the cache, so few columns that packing would not pay.
@@ -28,17 +28,20 @@ static size_t rows_in_place(const ouigemm_call *call, const ouigemm_ukernel *u, 
     return call->type >= OUIGEMM_S16 && last < call->m ? call->m - last : 0;
 }
 
-/* Whether B is read where it lies: for few rows of A a copy costs more than it saves. It takes the kernel's own
-   type, one step of k at a time, and rows of B whose columns lie side by side. */
-static int reads_b_in_place(const ouigemm_call *call, const ouigemm_ukernel *u)
-{
-    return !call->packed && call->m <= FEW_ROWS_IN_PLACE && u->kr == 1 && u->ka == 1 &&
-           u->b == element_of_b(call->type) && call->b.col == 1;
-}
-
 static size_t bytes_of_b(const product *p)
 {
     return p->call->n * p->depth * element_bytes(p->kernel->b);
+}
+
+/* Whether B is read where it lies: for few rows of A a copy costs more than it saves, and for some more where B is
+   in level 2. It takes the kernel's own type, one step of k at a time, and rows whose columns lie side by side. */
+static int reads_b_in_place(const product *p)
+{
+    const ouigemm_call *call = p->call;
+    const ouigemm_ukernel *u = p->kernel;
+    const size_t few = bytes_of_b(p) > ouigemm_cache_bytes(2) ? FEW_ROWS : FEW_ROWS_NEAR;
+    return !call->packed && call->m <= few && u->kr == 1 && u->ka == 1 &&
+           u->b == element_of_b(call->type) && call->b.col == 1;
 }
 
 /* Whether B is read, or packed, some rows at a time, each from end to end: for few rows of A, where it comes from
@@ -46,8 +49,7 @@ static size_t bytes_of_b(const product *p)
 static int goes_in_strips(const product *p)
 {
     const ouigemm_call *call = p->call;
-    return !call->packed && call->m <= (p->b_in_place ? FEW_ROWS_IN_PLACE : FEW_ROWS) && call->b.col == 1 &&
-           bytes_of_b(p) > ouigemm_cache_bytes(2);
+    return !call->packed && call->m <= FEW_ROWS && call->b.col == 1 && bytes_of_b(p) > ouigemm_cache_bytes(2);
 }
 
 /* Rows first, since every piece packs its own rows, as long as there are enough of them to pay for reading B
@@ -70,27 +72,44 @@ static int share_out(product *p)
     p->split = each * nr;
     p->splits = parts(panels, each);
     p->packs_b = !call->packed && (call->m <= p->blocks.mc || bytes_of_b(p) <= ouigemm_cache_bytes(1));
-    /* into three quarters of level 2, of which a panel takes an eighth at most */
-    if (p->packs_b && !p->b_in_place && !p->in_strips) {
-        size_t panel = p->blocks.kc * nr * element_bytes(p->kernel->b);
-        p->blocks.nc = least(p->blocks.nc, least(ouigemm_cache_bytes(2) * 3 / 4 / panel, WEIGHTS_AT_ONCE) * nr);
-    }
     return (int)threads;
+}
+
+static const ouigemm_ukernel *pick_kernel(const ouigemm_call *call, const struct ouigemm_packed *weights)
+{
+    const ouigemm_ukernel *const *family = ladder_family(call->type, weights->rung);
+    const ouigemm_ukernel *u = ladder_pick_height(family, weights->kernel->nr, call->m);
+    return call->packed ? ladder_pick_wide(u, call->m) : u->wide ? u->wide : u;
+}
+
+/* Threads have no say in kc, which decides in what order sums are made. */
+static void size_blocks(product *p)
+{
+    const ouigemm_call *call = p->call;
+    const size_t l2 = ouigemm_cache_bytes(2);
+    p->blocks = blocking(p->kernel, l2, call->m, call->n, p->depth);
+    if (p->in_strips)
+        strips_of_rows(&p->blocks, p->kernel, l2, call->m, p->b_in_place);
+    else if (p->widens_b)
+        blocks_widened_in_turn(&p->blocks, p->kernel, l2);
+    else if (call->packed && parts(call->m, p->kernel->mr) == 1) /* a panel is read once: from end to end */
+        p->blocks.kc = p->weights->depth;
+    else if (!call->packed && !p->b_in_place && call->m <= p->blocks.mc)
+        blocks_packed_in_turn(&p->blocks, p->kernel, l2, call->n, p->depth);
+    p->one_step = p->depth <= p->blocks.kc;
 }
 
 static void plan(product *p)
 {
     const ouigemm_call *call = p->call;
     const ouigemm_epilogue *e = &p->epilogue;
-    p->kernel = ladder_pick_height(ladder_family(call->type, p->weights->rung), p->weights->kernel->nr, call->m);
+    p->kernel = pick_kernel(call, p->weights);
     p->loops = ladder_loops(p->weights->rung);
-    p->blocks = blocking(p->kernel, ouigemm_cache_bytes(2), call->m, call->n, p->depth);
-    p->b_in_place = reads_b_in_place(call, p->kernel);
+    p->b_in_place = reads_b_in_place(p);
     p->in_strips = goes_in_strips(p);
-    if (p->in_strips)
-        strips_of_rows(&p->blocks, p->kernel, ouigemm_cache_bytes(2), p->b_in_place);
     p->streams_b = (call->packed || p->b_in_place) && parts(call->m, p->kernel->mr) <= FEW_PANELS;
-    p->one_step = p->depth <= p->blocks.kc;
+    p->widens_b = p->kernel->b != p->weights->kernel->b;
+    size_blocks(p);
     p->in_place = rows_in_place(call, p->kernel, p->depth);
     p->by_rows = call->a.col == 1;
     p->shifted = weights_shifted(p->weights) && p->kernel->a != element_of_a(call->type);
@@ -137,7 +156,7 @@ ouigemm_status ouigemm_gemm(const ouigemm_call *call)
         p.call = call = &other;
     struct ouigemm_packed passing;
     if (!p.weights) {
-        status = weights_plan(&passing, call->type, call->rung, p.depth, call->n);
+        status = weights_plan(&passing, call->type, call->rung, p.depth, call->n, 1);
         if (status != OUIGEMM_OK)
             return status;
         p.weights = &passing;

@@ -20,7 +20,7 @@ static const ouigemm_rung *const ladder[] = {
 #endif
     &ouigemm_rung_portable,
 };
-enum { RUNGS = sizeof ladder / sizeof *ladder };
+enum { RUNGS = sizeof ladder / sizeof *ladder, FEW_TILES = 4 };
 
 int ouigemm_rung_count(void)
 {
@@ -171,10 +171,18 @@ const ouigemm_ukernel *ladder_pick_height(const ouigemm_ukernel *const *family, 
     return best;
 }
 
+/* To widen a panel of B costs about as much as a tile or two of it. */
+const ouigemm_ukernel *ladder_pick_wide(const ouigemm_ukernel *u, size_t m)
+{
+    return u->wide && parts(m, u->mr) > FEW_TILES ? u->wide : u;
+}
+
 const char *ouigemm_kernel_name(ouigemm_type type, int rung, size_t m, size_t n)
 {
     const ouigemm_ukernel *const *family = ladder_family(type, rung);
-    return family ? ladder_pick_height(family, ladder_pick_width(family, n)->nr, m)->name : NULL;
+    if (!family)
+        return NULL;
+    return ladder_pick_wide(ladder_pick_height(family, ladder_pick_width(family, n)->nr, m), m)->name;
 }
 
 const char *ouigemm_rung_kernel(int rung, ouigemm_type type, int index)

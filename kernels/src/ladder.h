@@ -17,4 +17,7 @@ const ouigemm_rung *ladder_loops(int rung);
 const ouigemm_ukernel *ladder_pick_width(const ouigemm_ukernel *const *family, size_t n);
 const ouigemm_ukernel *ladder_pick_height(const ouigemm_ukernel *const *family, size_t nr, size_t m);
 
+/* For packed weights and many rows the kernel that wants B widened beforehand, if there is one; else the same kernel. */
+const ouigemm_ukernel *ladder_pick_wide(const ouigemm_ukernel *kernel, size_t m);
+
 #endif

@@ -26,7 +26,7 @@
 #include <string.h>
 
 enum { FEW_LINES = 8 };
-enum { AHEAD_IN_PANEL = 2048, AHEAD_IN_ROW = 256 };  /* bytes; 1 to 8 KB and 256 to 1,024 bytes were tried */
+enum { AHEAD_IN_PANEL = 4096, AHEAD_IN_ROW = 256 };  /* bytes; 1 to 8 KB and 256 to 1,024 bytes were tried */
 
 /* One thread's share of the product in hand. */
 struct piece {
@@ -143,6 +143,18 @@ static void compute_tile(const struct piece *piece, ouigemm_tile_call *t, size_t
         store(piece, sums, ir, jr);
 }
 
+/* A block of the packed B in the type that the kernel takes: its panels are rows that stay rows. */
+static void widen_block_of_b(const struct piece *piece, const weights_part *part)
+{
+    const product *p = piece->product;
+    const struct ouigemm_packed *w = p->weights;
+    const size_t nr = p->kernel->nr, corner = (part->j / nr * w->depth + part->p) * nr;
+    pack_source source = {w->panels + corner * element_bytes(w->kernel->b), (ptrdiff_t)(w->depth * nr), 1,
+                          parts(part->columns, nr), part->steps * nr, w->kernel->b};
+    pack_target target = {piece->room, 1, 1, 1, 0, p->kernel->b};
+    p->loops->pack(&source, &target);
+}
+
 /* The block of B for columns jc.. and steps pc.. of the depth: of B itself, of the weights, or packed now. */
 static void take_block_of_b(struct piece *piece, const weights_part *part)
 {
@@ -156,12 +168,15 @@ static void take_block_of_b(struct piece *piece, const weights_part *part)
         piece->b_panel = step_bytes;
         piece->b_group = p->call->b.row * (ptrdiff_t)bytes;
         piece->start = NULL;
-    } else if (p->packs_b && part->steps) {
+    } else if ((p->packs_b || p->widens_b) && part->steps) {
         int32_t *start = (int32_t *)(piece->room + p->blocks.kc * p->blocks.nc * element_bytes(p->kernel->b));
         piece->b = piece->room;
         piece->b_panel = part->steps * step_bytes;
         piece->start = p->shifted ? start : NULL;
-        if (memcmp(part, &piece->packed, sizeof *part) != 0)
+        const int other = memcmp(part, &piece->packed, sizeof *part) != 0;
+        if (other && p->widens_b)
+            widen_block_of_b(piece, part);
+        else if (other)
             weights_pack(w, &p->call->b, part, piece->room, p->shifted ? start : NULL);
         piece->packed = *part;
     } else {
@@ -198,7 +213,7 @@ static void compute_block(struct piece *piece, const weights_part *part, int las
     const size_t panel = part->steps * u->nr * element_bytes(u->b);
     char *sums = piece->sums;
     for (size_t j = 0; j < part->columns; j += u->nr) {
-        const int more = !p->packs_b && part->j + j + u->nr < piece->j1;
+        const int more = !p->packs_b && !p->widens_b && part->j + j + u->nr < piece->j1;
         const size_t slice = more ? round_up(panel / tiles + 1, LINE) : 0;
         ouigemm_tile_call t = {
             .groups = part->steps / u->ka,
@@ -248,7 +263,7 @@ static int goes_by_rows(const product *p, const weights_part *part)
 }
 
 /* Of the columns that are left: what a block of C holds, or whole panels of it, where B is read in place. */
-static size_t columns_at_once(const product *p, size_t left)
+static size_t columns_of_block(const product *p, size_t left)
 {
     const size_t nr = p->kernel->nr, columns = least(p->blocks.nc, left);
     return p->b_in_place && columns > nr ? columns / nr * nr : columns;
@@ -263,7 +278,7 @@ static void compute_piece(struct piece *piece)
         epilogue_prepare(&p->epilogue, piece->j0, columns, round_up(columns, p->kernel->nr), piece->factor,
                          piece->bias);
     for (weights_part part = {.j = piece->j0}; part.j < piece->j1; part.j += part.columns) {
-        part.columns = columns_at_once(p, piece->j1 - part.j);
+        part.columns = columns_of_block(p, piece->j1 - part.j);
         part.p = 0;
         do {
             part.steps = least(p->blocks.kc, depth - part.p);
@@ -300,9 +315,9 @@ void product_compute(void *job, int index)
     struct piece piece = {.product = p, .ic = SIZE_MAX};
     piece.a = buffer_of_thread(BUFFER_A, p->blocks.mc * p->pitch);
     piece.sums = buffer_of_thread(BUFFER_C, waiting * ACCUMULATOR + 2 * p->split * sizeof(float));
-    if (p->packs_b)
+    if (p->packs_b || p->widens_b)
         piece.room = buffer_of_thread(BUFFER_B, p->blocks.nc * (p->blocks.kc * element_bytes(u->b) + ACCUMULATOR));
-    if (!piece.a || !piece.sums || (p->packs_b && !piece.room)) {
+    if (!piece.a || !piece.sums || ((p->packs_b || p->widens_b) && !piece.room)) {
         atomic_store(&p->out_of_memory, 1);
         return;
     }

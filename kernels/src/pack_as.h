@@ -10,6 +10,17 @@
 #define PACK_JOIN_1(name, suffix) name##suffix
 #define PACK_JOIN(name, suffix) PACK_JOIN_1(name, suffix)
 
+/* What only moves is moved as bytes: whole vectors, whatever the compiler thinks of the loop. */
+static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _run)(const PACK_FROM *restrict from,
+                                                                             PACK_TO *restrict to, size_t count)
+{
+    if (sizeof(PACK_FROM) == sizeof(PACK_TO) && PACK_CONVERT(1) == 1)
+        memcpy(to, from, count * sizeof(PACK_TO));
+    else
+        for (size_t p = 0; p < count; p++)
+            to[p] = PACK_CONVERT(from[p]);
+}
+
 /* Consecutive k in memory: each lane brings whole groups; a cache line of each at a time. */
 static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _groups)(
     const PACK_FROM *restrict from, ptrdiff_t lane, size_t lanes, size_t groups, PACK_TO *restrict to,
@@ -27,7 +38,24 @@ static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _groups)(
     }
 }
 
-/* Consecutive lanes in memory: `group` steps of k are interleaved. */
+/* Consecutive lanes in memory, one step of k after the other; `ahead` bytes further on each row is fetched. */
+static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _single)(
+    const PACK_FROM *restrict from, ptrdiff_t step, size_t lanes, size_t steps, PACK_TO *restrict to, size_t width,
+    size_t ahead)
+{
+    for (size_t p = 0; p < steps; p++, from += step, to += width) {
+        size_t i = 0;
+        __builtin_prefetch((const void *)((uintptr_t)from + ahead));
+        for (; i + 16 <= lanes; i += 16)
+            PACK_JOIN(PACK_NAME, _run)(from + i, to + i, 16);
+        for (; i + 8 <= lanes; i += 8)
+            PACK_JOIN(PACK_NAME, _run)(from + i, to + i, 8);
+        for (; i < lanes; i++)
+            to[i] = PACK_CONVERT(from[i]);
+    }
+}
+
+/* The same, of which `group` steps are interleaved. */
 static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _lanes)(
     const PACK_FROM *restrict from, ptrdiff_t step, size_t lanes, size_t groups, PACK_TO *restrict to,
     size_t width, size_t group)
@@ -47,7 +75,7 @@ static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _lanes)(
 /* Steps from.. of the depth of one panel: `steps` of them, `depth` with the zeros behind them. */
 static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_target *target,
                                          const PACK_FROM *from, size_t lanes, size_t steps, size_t depth,
-                                         PACK_TO *to)
+                                         PACK_TO *to, size_t ahead)
 {
     const size_t width = target->width, group = target->group;
     size_t groups = steps / group;
@@ -62,7 +90,7 @@ static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_t
     else if (source->step == 1)
         PACK_JOIN(PACK_NAME, _groups)(from, source->lane, lanes, groups, to, width, group);
     else if (source->lane == 1 && group == 1)
-        PACK_JOIN(PACK_NAME, _lanes)(from, source->step, lanes, groups, to, width, 1);
+        PACK_JOIN(PACK_NAME, _single)(from, source->step, lanes, groups, to, width, ahead);
     else if (source->lane == 1 && group == 2)
         PACK_JOIN(PACK_NAME, _lanes)(from, source->step, lanes, groups, to, width, 2);
     else if (source->lane == 1 && group == 4)
@@ -75,13 +103,6 @@ static void PACK_JOIN(PACK_NAME, _panel)(const pack_source *source, const pack_t
         for (size_t i = 0; i < lanes; i++)
             to[(p / group * width + i) * group + p % group] =
                 PACK_CONVERT(from[(ptrdiff_t)i * source->lane + (ptrdiff_t)p * source->step]);
-}
-
-static inline __attribute__((always_inline)) void PACK_JOIN(PACK_NAME, _run)(const PACK_FROM *restrict from,
-                                                                             PACK_TO *restrict to, size_t count)
-{
-    for (size_t p = 0; p < count; p++)
-        to[p] = PACK_CONVERT(from[p]);
 }
 
 /* Rows that stay rows: in whole vectors, of which the last may overlap the one before. */
@@ -109,14 +130,6 @@ static void PACK_JOIN(PACK_NAME, _rows)(const pack_source *source, const pack_ta
                                    (PACK_TO *)target->panels + i * pitch, padded);
 }
 
-/* Columns of the strip behind. */
-static inline void PACK_JOIN(PACK_NAME, _fetch)(const PACK_FROM *from, ptrdiff_t step, size_t lanes, size_t steps)
-{
-    for (size_t p = 0; p < steps; p++)
-        for (size_t i = 0; i < lanes; i += LINE / sizeof(PACK_FROM))
-            __builtin_prefetch(from + (ptrdiff_t)p * step + i, 0, 2);
-}
-
 static void PACK_NAME(const pack_source *source, const pack_target *target)
 {
     const size_t step = target->depth_step;
@@ -126,10 +139,10 @@ static void PACK_NAME(const pack_source *source, const pack_target *target)
         return;
     }
     /* Consecutive lanes are read in rows that run through all panels, as memory likes it. From beyond level 2
-       the strip behind is fetched meanwhile where they are but pieces of rows: hardware foresees no jumps. */
-    const size_t strip = source->lane == 1 ? STRIP : depth;
-    const ptrdiff_t row = source->step * (ptrdiff_t)sizeof(PACK_FROM);
-    const int jumps = (ptrdiff_t)source->lanes < source->step && row * (ptrdiff_t)source->depth >= FAR;
+       they are few at a time, since hardware follows no more of them. */
+    const ptrdiff_t bytes = source->step * (ptrdiff_t)source->depth * (ptrdiff_t)sizeof(PACK_FROM);
+    const int rows = source->lane == 1, far = rows && bytes >= FAR;
+    const size_t strip = far ? GROUPS_FROM_AFAR * target->group : rows ? STRIP : depth;
     for (size_t p = 0; p < depth; p += strip) {
         const size_t padded = depth - p < strip ? depth - p : strip;
         const size_t steps = source->depth < p ? 0 : source->depth - p < padded ? source->depth - p : padded;
@@ -137,10 +150,9 @@ static void PACK_NAME(const pack_source *source, const pack_target *target)
             const PACK_FROM *from =
                 (const PACK_FROM *)source->data + (ptrdiff_t)i * source->lane + (ptrdiff_t)p * source->step;
             const size_t lanes = source->lanes - i < target->width ? source->lanes - i : target->width;
-            if (jumps && p + 2 * strip <= source->depth)
-                PACK_JOIN(PACK_NAME, _fetch)(from + (ptrdiff_t)strip * source->step, source->step, lanes, strip);
             PACK_JOIN(PACK_NAME, _panel)(source, target, from, lanes, steps, padded,
-                                         (PACK_TO *)target->panels + i * depth + p * target->width);
+                                         (PACK_TO *)target->panels + i * depth + p * target->width,
+                                         far ? AHEAD : 0);
         }
     }
 }

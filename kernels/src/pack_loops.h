@@ -6,8 +6,10 @@
 
 #include <string.h>
 
-enum { STRIP = 64 }; /* steps of the depth; whole groups of every kernel */
-enum { FAR = 1 << 20 }; /* bytes of a matrix that is not at hand in level 2 */
+enum { STRIP = 64 };                       /* steps of the depth; whole groups of every kernel */
+enum { GROUPS_FROM_AFAR = 8 };
+enum { FAR = 1 << 20 };                    /* bytes of a matrix that is not at hand in level 2 */
+enum { AHEAD = 256 };                      /* bytes of a row */
 
 #define PACK_NAME copy_4
 #define PACK_FROM uint32_t

@@ -20,6 +20,7 @@ typedef struct product {
     int one_step;          /* of loop pc */
     int direct;            /* whole tiles go straight to C */
     int packs_b;           /* block by block, or */
+    int widens_b;          /* which is packed in a narrower type than the kernel takes, block by block, or */
     int b_in_place;        /* whole panels of B are read from B, and only what is left is packed */
     int in_strips;         /* of some rows of B */
     int streams_b;         /* from memory, past few panels of A */

@@ -1,5 +1,6 @@
 #include "weights.h"
 
+#include "blocking.h"
 #include "buffer.h"
 #include "ladder.h"
 #include "pack.h"
@@ -34,7 +35,7 @@ ouigemm_element element_of_b(ouigemm_type type)
    is packed for s8 also serves u8. */
 int weights_shifted(const struct ouigemm_packed *w)
 {
-    if (w->kernel->b != OUIGEMM_E_S8)
+    if (element_bytes(w->kernel->a) != 1)
         return 0;
     return w->kernel->a != element_of_a(w->type) ||
            (w->type == OUIGEMM_S8S8 && ladder_family(OUIGEMM_U8S8, w->rung)[0]->a != OUIGEMM_E_U8);
@@ -45,12 +46,14 @@ static size_t panel_bytes(const struct ouigemm_packed *w)
     return w->kernel->nr * w->depth * element_bytes(w->kernel->b);
 }
 
-ouigemm_status weights_plan(struct ouigemm_packed *w, ouigemm_type type, int rung, size_t k, size_t n)
+ouigemm_status weights_plan(struct ouigemm_packed *w, ouigemm_type type, int rung, size_t k, size_t n, int for_once)
 {
     const ouigemm_ukernel *const *family = ladder_family(type, rung);
     if (!family)
         return OUIGEMM_NOT_AVAILABLE;
     const ouigemm_ukernel *kernel = ladder_pick_width(family, n);
+    if (for_once && kernel->wide)
+        kernel = kernel->wide;
     *w = (struct ouigemm_packed){
         .type = type,
         .rung = rung,
@@ -120,7 +123,7 @@ void weights_fill(struct ouigemm_packed *w, const ouigemm_matrix *b, void *memor
     const size_t panels = parts(w->n, w->kernel->nr), each = parts(panels, (size_t)threads);
     w->panels = memory;
     w->start = weights_shifted(w) ? (int32_t *)(w->panels + panels * panel_bytes(w)) : NULL;
-    struct filling filling = {w, b, least(each, WEIGHTS_AT_ONCE) * w->kernel->nr, 0};
+    struct filling filling = {w, b, columns_at_once(w->kernel, each * w->kernel->nr), 0};
     pool_run(each < panels ? threads : 1, fill_panels, &filling);
 }
 
@@ -130,7 +133,7 @@ ouigemm_status ouigemm_pack(ouigemm_type type, int rung, size_t k, size_t n, con
     struct ouigemm_packed *w = malloc(sizeof *w);
     if (!w)
         return OUIGEMM_NO_MEMORY;
-    ouigemm_status status = weights_plan(w, type, rung, k, n);
+    ouigemm_status status = weights_plan(w, type, rung, k, n, 0);
     void *memory = status == OUIGEMM_OK ? buffer_new(w->bytes) : NULL;
     if (!memory) {
         free(w);

@@ -5,8 +5,6 @@
 
 #include "ouigemm/ukernel.h"
 
-enum { WEIGHTS_AT_ONCE = 8 };  /* panels that are packed together: rows of B are read in longer pieces */
-
 struct ouigemm_packed {
     ouigemm_type type;
     int rung;
@@ -18,8 +16,9 @@ struct ouigemm_packed {
     int32_t *start;       /* -128 times the column sums, behind the panels; NULL if A is not shifted */
 };
 
-/* Fills in all but the memory; `bytes` says how much of it weights_fill() needs. */
-ouigemm_status weights_plan(struct ouigemm_packed *w, ouigemm_type type, int rung, size_t k, size_t n);
+/* Fills in all but the memory; `bytes` says how much of it weights_fill() needs. What is packed for one product is
+   widened by its packing, where it has to be. */
+ouigemm_status weights_plan(struct ouigemm_packed *w, ouigemm_type type, int rung, size_t k, size_t n, int for_once);
 void weights_fill(struct ouigemm_packed *w, const ouigemm_matrix *b, void *memory, int threads);
 
 /* A part of B: columns from j on, whole panels unless they are the last, and `steps` of the padded depth

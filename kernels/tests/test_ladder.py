@@ -167,15 +167,16 @@ def test_block_sizes_fit_the_caches(rung, kind, l2):
         name = ouigemm.kernel_name(kind, m, n, rung)
         mr, nr = tile(name)
         element = name.split("/")[1].split("_")[0]
-        panel = {"f32": 4, "bf16": 2, "s16": 2, "s32": 4, "u8s8": 1, "s8s8": 1}[element]
+        bytes_a = {"f32": 4, "bf16": 2, "s16": 2, "s32": 4, "u8s8": 1, "s8s8": 1, "s16s8": 2}[element]
+        bytes_b = 1 if element.endswith("s8") else bytes_a
         mc, nc, kc = ouigemm.block_sizes(kind, m, n, k, rung, l2)
-        deepest_group = 64 // panel
+        deepest_group = 64 // bytes_b
         assert mc % mr == nc % nr == 0
         assert mc < m + mr
         assert nc < n + nr
         assert kc < k + deepest_group
-        assert kc * nr * panel <= max(l2 / 8, deepest_group * nr * panel)
-        assert mc * k * panel <= max(l2 / 2, (64 + mr) * k * panel)
+        assert kc * nr * bytes_b <= max(l2 / 8, deepest_group * nr * bytes_b)
+        assert mc * k * bytes_a <= max(l2 / 2, (64 + mr) * k * bytes_a)
         if k > kc:
             assert mc * nc * 4 <= max(l2 / 4, mc * nr * 4)
 

@@ -140,7 +140,7 @@ def test_few_rows_and_a_large_matrix(rung, kind, m, rng):
     np.testing.assert_allclose(ouigemm.gemm(ones, one_row, isa=rung), k * one_row[:m], rtol=1e-4)
 
 
-@pytest.mark.parametrize("m", [1, 5, 32])
+@pytest.mark.parametrize("m", [1, 5, 32, 64])
 def test_few_rows_with_epilogues_and_threads(rung, m, rng):
     k, n = BEYOND_LEVEL_2
     a, b = random_operands(rng, "f32", m, n, k)

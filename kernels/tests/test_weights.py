@@ -39,6 +39,23 @@ def test_int8_weights_serve_both_signs(rung, rng):
         assert_product(ouigemm.gemm(a, weights), a, b)
 
 
+@pytest.mark.parametrize("m", [1, 24, 25, 70])
+def test_int8_weights_that_are_widened(rung, m, rng):
+    """By each tile for few rows, block by block for many; B is larger than level 2, and no tile divides it."""
+    for kind in ("u8s8", "s8s8"):
+        a, b = random_operands(rng, kind, m, 3109, 700)
+        for threads in (1, 3):
+            assert_product(ouigemm.gemm(a, ouigemm.pack(b, isa=rung), threads=threads), a, b)
+
+
+def test_int8_weights_take_a_byte_each():
+    """Wherever a rung has kernels for 8 bits; 48 divides into tiles of every width."""
+    b = np.ones((640, 48 * 8), np.int8)
+    for rung in {"avx2", "avxvnni", "avx512vnni", "neondot"} & {*PRESENT}:
+        most = b.nbytes + 4 * b.shape[1]  # sums of columns, where A is shifted
+        assert b.nbytes <= ouigemm.pack(b, isa=rung).nbytes <= most
+
+
 def test_weights_outlive_and_ignore_their_matrix(rng):
     b = random_matrix(rng, "s8", (300, 200))
     a, copy = random_matrix(rng, "u8", (20, 300)), b.copy()

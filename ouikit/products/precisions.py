@@ -9,7 +9,7 @@ f32            f32 matrices, fused multiply-adds: the product without quantisati
 int32          32-bit integers, multiplied and added
 fake           8-bit matrices, converted to f32 in every call, then the same product
 fake int32     8-bit matrices, converted to 32-bit integers in every call
-widened        8-bit matrices, widened to 16 bits by packing; sums of products by pairs
+widened        8-bit matrices, widened to 16 bits; sums of products by pairs
 dot            8-bit matrices, dot products of four pairs
 tiles          8-bit matrices, a matrix engine
 =============  ====================================================================================

@@ -303,8 +303,12 @@ def im2row(x: np.ndarray, windows: Windows, room: np.ndarray) -> Iterator[np.nda
 
     A row holds the pixels of a window with their channels, as `Product.weight` does. room: uint8 [bytes]; one
     line of windows that is larger gets memory of its own. Every part lies in the memory of the one before,
-    which is therefore still in a cache close by: use it up first.
+    which is therefore still in a cache close by: use it up first. Windows of single pixels, all of them, are the
+    images themselves, in one part.
     """
+    if windows == Windows((1, 1)):
+        yield x.reshape(-1, x.shape[-1])
+        return
     pixels = windows.over(x).transpose(0, 1, 2, 4, 5, 3)
     images, height, width = pixels.shape[:3]
     k = math.prod(pixels.shape[3:])

@@ -93,6 +93,15 @@ def test_im2row_is_torchs_unfold(most):
     assert len(parts) == {1: 60, 2000: 24, 5000: 12, 10**6: 1}[most]
 
 
+def test_im2row_of_single_pixels_copies_nothing():
+    images, room = np.arange(120, dtype=np.float32).reshape(2, 5, 4, 3), np.zeros(16, np.uint8)
+    (rows,) = im2row(images, Windows((1, 1)), room)
+    assert np.shares_memory(rows, images)
+    np.testing.assert_array_equal(rows, images.reshape(40, 3))
+    every_other = np.concatenate([part.copy() for part in im2row(images, Windows((1, 1), (2, 2)), room)])
+    np.testing.assert_array_equal(every_other, images[:, ::2, ::2].reshape(12, 3))
+
+
 def test_every_option_that_torch_has_is_known():
     for kind, heeded in HEEDED.items():
         assert heeded <= set(kind.__constants__) <= heeded | set(FIXED)

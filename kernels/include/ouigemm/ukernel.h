@@ -6,7 +6,8 @@
        C[i][j] = (accumulate ? C[i][j] : 0) + start[j] + sum over p of A[i][p] B[p][j]
 
    B panel    zero-padded steps of k in groups of kr, which are 4 bytes of a column (8 for matrix
-              instructions of two columns, one element in plain C): the nr columns of a group lie side by side,
+              instructions of two columns, one element in plain C, 2 where the kernel widens B): the nr columns of
+              a group lie side by side,
               and ka steps begin b_group bytes after the last ka. Packed panels are 64-byte aligned, with one
               group behind the other; where kr = 1, rows of a matrix are read where they lie.
    A panel    group g of row i begins at a + i * a_row + g * a_group (bytes) and holds ka elements one
@@ -56,6 +57,7 @@ typedef struct ouigemm_ukernel {
     size_t op_m, op_n;        /* the part of the tile that one instruction updates */
     size_t in_flight;         /* independent instructions that hide the latency of one */
     size_t spilled;           /* vectors without a register: loaded and stored in every step */
+    const struct ouigemm_ukernel *wide;  /* the same tile for a B that has been widened to A's type, or NULL */
     void (*run)(const ouigemm_tile_call *);
     void (*begin)(const struct ouigemm_ukernel *);  /* once per thread before and after a run of */
     void (*end)(void);                              /* tiles, or NULL: matrix engines need it    */

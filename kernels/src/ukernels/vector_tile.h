@@ -8,6 +8,7 @@
      ZERO()                 all lanes zero
      LOAD(p), STORE(p, x)   from and to any address
      REPEAT(p)              the 4 bytes at p in all lanes
+     COLUMNS_OF_B(p)        LANES columns of B, of COLUMN_BYTES each, where they are not 4 bytes to be loaded
      ADD(x, y)              accumulators
      STEP(sum, a, b)        sum + a * b
    and the file of a kernel defines MR and NR. */
@@ -18,6 +19,11 @@
 #define FETCHES(t) ((t)->ahead_step > 0)
 #else
 #define FETCHES(t) 0
+#endif
+
+#ifndef COLUMNS_OF_B
+#define COLUMNS_OF_B(p) LOAD(p)
+#define COLUMN_BYTES 4
 #endif
 
 #define COLUMNS (NR / LANES)
@@ -56,7 +62,7 @@ static inline __attribute__((always_inline)) void tile(const ouigemm_tile_call *
         }
         VECTOR columns[COLUMNS];
         UNROLL for (int v = 0; v < COLUMNS; v++)
-            columns[v] = LOAD(b + v * LANES * 4);
+            columns[v] = COLUMNS_OF_B(b + v * LANES * COLUMN_BYTES);
         UNROLL for (int i = 0; i < MR; i++) {
             VECTOR row = REPEAT(a + i * a_row);
             UNROLL for (int v = 0; v < COLUMNS; v++)
@@ -82,6 +88,8 @@ static void run(const ouigemm_tile_call *t)
 }
 
 #define VECTOR_UKERNEL(isa, types, a_element, b_element, group)                                        \
+    WIDENING_UKERNEL(isa, types, a_element, b_element, group, NULL)
+#define WIDENING_UKERNEL(isa, types, a_element, b_element, group, widened)                             \
     const ouigemm_ukernel OUIGEMM_UKERNEL_SYMBOL(isa, types, MR, NR) = {                               \
         .name = OUIGEMM_UKERNEL_NAME(isa, types, MR, NR),                                              \
         .a = a_element,                                                                                \
@@ -94,5 +102,6 @@ static void run(const ouigemm_tile_call *t)
         .op_n = LANES,                                                                                 \
         .in_flight = 8,                                                                                \
         .spilled = NEEDED > REGISTERS ? NEEDED - REGISTERS : 0,                                        \
+        .wide = widened,                                                                               \
         .run = run,                                                                                    \
     };
