@@ -8,8 +8,8 @@ peak (the instruction on registers alone) and of the roofline, both measured in 
 
 Peers: torch's MKL and numpy's OpenBLAS for f32; torch's oneDNN for bf16, whose result is rounded to bf16
 where that of `ouigemm` is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; for 8 bits
-oneDNN as torch calls it: `torch._int_mm` on plain matrices, and quantised linear layers, with f32 and u8
-results, on weights that it has packed. Where a result of 32 bits would not fit level 2, u8 results are also
+oneDNN as torch calls it: `torch._int_mm` on plain matrices, where the CPU has VNNI, and quantised linear
+layers, with f32 and u8 results, on weights that it has packed; without VNNI their sums of pairs saturate. Where a result of 32 bits would not fit level 2, u8 results are also
 compared with the product of `ouigemm` without requantisation. Needs `pip install ./kernels`.
 """
 
