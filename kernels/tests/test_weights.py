@@ -41,7 +41,7 @@ def test_int8_weights_serve_both_signs(rung, rng):
 
 @pytest.mark.parametrize("m", [1, 24, 25, 70])
 def test_int8_weights_that_are_widened(rung, m, rng):
-    """By each tile for few rows, block by block for many; B is larger than level 2, and no tile divides it."""
+    """By each tile for few rows, block by block for many; B is larger than level 2; no tile divides it."""
     for kind in ("u8s8", "s8s8"):
         a, b = random_operands(rng, kind, m, 3109, 700)
         for threads in (1, 3):

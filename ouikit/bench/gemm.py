@@ -9,8 +9,9 @@ peak (the instruction on registers alone) and of the roofline, both measured in 
 Peers: torch's MKL and numpy's OpenBLAS for f32; torch's oneDNN for bf16, whose result is rounded to bf16
 where that of `ouigemm` is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; for 8 bits
 oneDNN as torch calls it: `torch._int_mm` on plain matrices, where the CPU has VNNI, and quantised linear
-layers, with f32 and u8 results, on weights that it has packed; without VNNI their sums of pairs saturate. Where a result of 32 bits would not fit level 2, u8 results are also
-compared with the product of `ouigemm` without requantisation. Needs `pip install ./kernels`.
+layers, with f32 and u8 results, on weights that it has packed; without VNNI their sums of pairs saturate.
+Where a result of 32 bits would not fit level 2, u8 results are also compared with the product of `ouigemm`
+without requantisation. Needs `pip install ./kernels`.
 """
 
 import ctypes
@@ -266,7 +267,7 @@ def _mkl_s16(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> Arm | None:
 
 
 def _s8(m: int, n: int, k: int, threads: int) -> Arms:
-    """Without VNNI torch has a plain loop, 30 to 120 times as slow as `ouigemm`, in the place of oneDNN: no peer."""
+    """Without VNNI torch has a plain loop in the place of oneDNN, 30 to 120 times as slow as we: no peer."""
     a, b, c = _integers(m, k, torch.int8), _integers(k, n, torch.int8), torch.empty(m, n, dtype=torch.int32)
     theirs: Arms = {"oneDNN": lambda: torch._int_mm(a, b, out=c)} if torch.cpu._is_vnni_supported() else {}
     return _ours(a, b, c, threads) | theirs

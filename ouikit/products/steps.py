@@ -303,8 +303,8 @@ def im2row(x: np.ndarray, windows: Windows, room: np.ndarray) -> Iterator[np.nda
 
     A row holds the pixels of a window with their channels, as `Product.weight` does. room: uint8 [bytes]; one
     line of windows that is larger gets memory of its own. Every part lies in the memory of the one before,
-    which is therefore still in a cache close by: use it up first. Windows of single pixels, all of them, are the
-    images themselves, in one part.
+    which is therefore still in a cache close by: use it up first. Where windows are single pixels, side by
+    side, the images are the rows, in one part.
     """
     if windows == Windows((1, 1)):
         yield x.reshape(-1, x.shape[-1])
