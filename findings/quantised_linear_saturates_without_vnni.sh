@@ -19,7 +19,7 @@ import torch
 def layer(x, weight):
     """The sum of 64 products x · weight, by a quantised linear layer whose scales are 1."""
     images = torch.full((4, 64), x, dtype=torch.uint8)
-    packed = torch.ops.onednn.qlinear_prepack(torch.full((8, 64), weight, dtype=torch.int8).T, [4, 64])
+    packed = torch.ops.onednn.qlinear_prepack(torch.full((8, 64), weight, dtype=torch.int8), [4, 64])
     one, zero = torch.ones(1), torch.zeros(1, dtype=torch.int64)
     out = torch.ops.onednn.qlinear_pointwise(
         images, 1.0, 0, packed, one, zero, None, 1.0, 0, torch.float32, "none", [], ""
