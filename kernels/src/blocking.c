@@ -24,7 +24,7 @@
    sums, which come and go with every strip: that counts from nine rows of A on. */
 enum { STRIP_IN_PLACE = 8, LONG_STRIP_IN_PLACE = 16, SHORT_STRIPS = 8, STRIP_PACKED = 32 };
 
-enum { PIECE_OF_A_ROW = 2048 };  /* bytes, of 512 to 4,096 that were tried: from there on memory delivers most */
+enum { PIECE_OF_ROW = 2048 };  /* bytes, of 512 to 4,096 that were tried: from there on memory delivers most */
 
 static size_t l1_bytes, l2_bytes;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -86,7 +86,7 @@ void strips_of_rows(ouigemm_blocks *blocks, const ouigemm_ukernel *u, size_t l2,
 
 size_t columns_at_once(const ouigemm_ukernel *u, size_t n)
 {
-    size_t panels = PIECE_OF_A_ROW / (u->nr * element_bytes(u->b));
+    size_t panels = PIECE_OF_ROW / (u->nr * element_bytes(u->b));
     return least(parts(n, u->nr), panels ? panels : 1) * u->nr;
 }
 

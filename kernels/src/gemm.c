@@ -33,6 +33,11 @@ static size_t bytes_of_b(const product *p)
     return p->call->n * p->depth * element_bytes(p->kernel->b);
 }
 
+static int widens_b(const product *p)
+{
+    return p->kernel->b != p->weights->kernel->b;
+}
+
 /* Whether B is read where it lies: for few rows of A a copy costs more than it saves, and for some more where B is
    in level 2. It takes the kernel's own type, one step of k at a time, and rows whose columns lie side by side. */
 static int reads_b_in_place(const product *p)
@@ -71,7 +76,7 @@ static int share_out(product *p)
     p->ranges = least(threads, MOST_RANGES);
     p->split = each * nr;
     p->splits = parts(panels, each);
-    p->packs_b = !call->packed && (call->m <= p->blocks.mc || bytes_of_b(p) <= ouigemm_cache_bytes(1));
+    p->makes_b = call->packed ? widens_b(p) : call->m <= p->blocks.mc || bytes_of_b(p) <= ouigemm_cache_bytes(1);
     return (int)threads;
 }
 
@@ -90,7 +95,7 @@ static void size_blocks(product *p)
     p->blocks = blocking(p->kernel, l2, call->m, call->n, p->depth);
     if (p->in_strips)
         strips_of_rows(&p->blocks, p->kernel, l2, call->m, p->b_in_place);
-    else if (p->widens_b)
+    else if (widens_b(p))
         blocks_widened_in_turn(&p->blocks, p->kernel, l2);
     else if (call->packed && parts(call->m, p->kernel->mr) == 1) /* a panel is read once: from end to end */
         p->blocks.kc = p->weights->depth;
@@ -108,7 +113,6 @@ static void plan(product *p)
     p->b_in_place = reads_b_in_place(p);
     p->in_strips = goes_in_strips(p);
     p->streams_b = (call->packed || p->b_in_place) && parts(call->m, p->kernel->mr) <= FEW_PANELS;
-    p->widens_b = p->kernel->b != p->weights->kernel->b;
     size_blocks(p);
     p->in_place = rows_in_place(call, p->kernel, p->depth);
     p->by_rows = call->a.col == 1;
@@ -163,7 +167,7 @@ ouigemm_status ouigemm_gemm(const ouigemm_call *call)
     }
     plan(&p);
     int threads = share_out(&p);
-    if (!call->packed && !p.packs_b) {
+    if (!call->packed && !p.makes_b) {
         void *memory = buffer_of_thread(BUFFER_B, passing.bytes);
         if (!memory)
             return OUIGEMM_NO_MEMORY;

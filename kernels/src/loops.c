@@ -33,7 +33,7 @@ struct piece {
     const product *product;
     char *a;         /* packed panels of rows ic.. */
     char *sums;      /* tiles of the block of C, one after the other; one tile where pc has one step */
-    char *room;      /* for a block of B, where it is packed here, and for its start */
+    char *room;      /* for a block of B, where it is made here, and for its start */
     weights_part packed;  /* what is in the room */
     const char *b;   /* the block of B in hand, */
     size_t b_panel;  /* bytes from one of its panels to the next, */
@@ -168,13 +168,13 @@ static void take_block_of_b(struct piece *piece, const weights_part *part)
         piece->b_panel = step_bytes;
         piece->b_group = p->call->b.row * (ptrdiff_t)bytes;
         piece->start = NULL;
-    } else if ((p->packs_b || p->widens_b) && part->steps) {
+    } else if (p->makes_b && part->steps) {
         int32_t *start = (int32_t *)(piece->room + p->blocks.kc * p->blocks.nc * element_bytes(p->kernel->b));
         piece->b = piece->room;
         piece->b_panel = part->steps * step_bytes;
         piece->start = p->shifted ? start : NULL;
         const int other = memcmp(part, &piece->packed, sizeof *part) != 0;
-        if (other && p->widens_b)
+        if (other && p->call->packed)
             widen_block_of_b(piece, part);
         else if (other)
             weights_pack(w, &p->call->b, part, piece->room, p->shifted ? start : NULL);
@@ -213,7 +213,7 @@ static void compute_block(struct piece *piece, const weights_part *part, int las
     const size_t panel = part->steps * u->nr * element_bytes(u->b);
     char *sums = piece->sums;
     for (size_t j = 0; j < part->columns; j += u->nr) {
-        const int more = !p->packs_b && !p->widens_b && part->j + j + u->nr < piece->j1;
+        const int more = !p->makes_b && part->j + j + u->nr < piece->j1;
         const size_t slice = more ? round_up(panel / tiles + 1, LINE) : 0;
         ouigemm_tile_call t = {
             .groups = part->steps / u->ka,
@@ -315,9 +315,9 @@ void product_compute(void *job, int index)
     struct piece piece = {.product = p, .ic = SIZE_MAX};
     piece.a = buffer_of_thread(BUFFER_A, p->blocks.mc * p->pitch);
     piece.sums = buffer_of_thread(BUFFER_C, waiting * ACCUMULATOR + 2 * p->split * sizeof(float));
-    if (p->packs_b || p->widens_b)
+    if (p->makes_b)
         piece.room = buffer_of_thread(BUFFER_B, p->blocks.nc * (p->blocks.kc * element_bytes(u->b) + ACCUMULATOR));
-    if (!piece.a || !piece.sums || ((p->packs_b || p->widens_b) && !piece.room)) {
+    if (!piece.a || !piece.sums || (p->makes_b && !piece.room)) {
         atomic_store(&p->out_of_memory, 1);
         return;
     }

@@ -2,7 +2,6 @@
    PACK_PANELS, the name of the one function that it gives away, and may define PACK_BYTES_BY_4 where it has
    something quicker than bytes_by_4 below. */
 #include "pack.h"
-#include "sizes.h"
 
 #include <string.h>
 

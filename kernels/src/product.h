@@ -19,8 +19,7 @@ typedef struct product {
     size_t depth;          /* of A and B, or 0 where alpha = 0 makes them irrelevant */
     int one_step;          /* of loop pc */
     int direct;            /* whole tiles go straight to C */
-    int packs_b;           /* block by block, or */
-    int widens_b;          /* which is packed in a narrower type than the kernel takes, block by block, or */
+    int makes_b;           /* block by block: packs it or, where it is packed in a narrower type, widens it; or */
     int b_in_place;        /* whole panels of B are read from B, and only what is left is packed */
     int in_strips;         /* of some rows of B */
     int streams_b;         /* from memory, past few panels of A */

@@ -6,10 +6,10 @@
        C[i][j] = (accumulate ? C[i][j] : 0) + start[j] + sum over p of A[i][p] B[p][j]
 
    B panel    zero-padded steps of k in groups of kr, which are 4 bytes of a column (8 for matrix
-              instructions of two columns, one element in plain C, 2 where the kernel widens B): the nr columns of
-              a group lie side by side,
-              and ka steps begin b_group bytes after the last ka. Packed panels are 64-byte aligned, with one
-              group behind the other; where kr = 1, rows of a matrix are read where they lie.
+              instructions of two columns, one element in plain C, 2 where the kernel widens B): the nr columns
+              of a group lie side by side, and ka steps begin b_group bytes after the last ka. Packed panels are
+              64-byte aligned, with one group behind the other; where kr = 1, rows of a matrix are read where
+              they lie.
    A panel    group g of row i begins at a + i * a_row + g * a_group (bytes) and holds ka elements one
               after the other. Packed panels have a_row = ka elements and a_group = mr rows; a matrix
               with consecutive k is read where it lies; strides of 0 repeat one group.
