@@ -8,7 +8,7 @@
 
 from ouigemm.distances import hamming
 from ouigemm.epilogues import Requantised, Scaled
-from ouigemm.ladder import block_sizes, capabilities, kernel_name, peak
+from ouigemm.ladder import adds_pairs, block_sizes, capabilities, kernel_name, peak
 from ouigemm.operands import BFloat16
 from ouigemm.products import Weights, gemm, pack
 
@@ -17,6 +17,7 @@ __all__ = [
     "Requantised",
     "Scaled",
     "Weights",
+    "adds_pairs",
     "block_sizes",
     "capabilities",
     "gemm",

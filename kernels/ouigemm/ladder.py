@@ -47,13 +47,23 @@ def capabilities() -> dict[str, Any]:
 
 
 def kernel_name(dtype: str, m: int, n: int, isa: str = "auto") -> str:
-    """The micro-kernel that an m × n product runs on. dtype: one of `ouigemm.ladder.TYPES`.
+    """The micro-kernel that an m × n product runs on, whatever b holds. dtype: one of `ouigemm.ladder.TYPES`.
 
     Where b is a transposed matrix and m at most 16, it may be that of the transposed product, n × m.
     """
     name = _core.kernel(_type_number(dtype), rung_number(isa), m, n)
     assert name is not None  # for rung_number refuses what is absent
     return name
+
+
+def adds_pairs(isa: str = "auto") -> bool:
+    """Whether 8-bit weights run faster on this rung where neighbours in a column are small enough.
+
+    Then `pack` looks for two rows, an even one and the next, that add up to more than 128 or less than −128
+    anywhere. If there are none, pairs of products may be added in 16 bits (vpmaddubsw), which is exact then,
+    and takes three quarters of the time. `ouikit.products.scales` quantises so.
+    """
+    return _core.adds_pairs(rung_number(isa))
 
 
 def block_sizes(

@@ -49,6 +49,14 @@ class Weights:
         """Bytes of the panels, padding included."""
         return self._packed.nbytes
 
+    def kernel(self, m: int) -> str:
+        """The micro-kernel that m rows of A run on: by the shape, and by what the weights are (`adds_pairs`).
+
+        >>> pack(np.ones((4, 16), np.int8), isa="portable").kernel(3)
+        'portable/s16_s32_4x8'
+        """
+        return self._packed.kernel(m)
+
     def __repr__(self) -> str:
         return f"Weights({self.element} {self.shape}, isa={self.isa!r}, nbytes={self.nbytes})"
 

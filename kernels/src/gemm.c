@@ -80,13 +80,6 @@ static int share_out(product *p)
     return (int)threads;
 }
 
-static const ouigemm_ukernel *pick_kernel(const ouigemm_call *call, const struct ouigemm_packed *weights)
-{
-    const ouigemm_ukernel *const *family = ladder_family(call->type, weights->rung);
-    const ouigemm_ukernel *u = ladder_pick_height(family, weights->kernel->nr, call->m);
-    return call->packed ? ladder_pick_wide(u, call->m) : u->wide ? u->wide : u;
-}
-
 /* Threads have no say in kc, which decides in what order sums are made. */
 static void size_blocks(product *p)
 {
@@ -108,7 +101,7 @@ static void plan(product *p)
 {
     const ouigemm_call *call = p->call;
     const ouigemm_epilogue *e = &p->epilogue;
-    p->kernel = pick_kernel(call, p->weights);
+    p->kernel = weights_kernel(p->weights, call->type, call->m);
     p->loops = ladder_loops(p->weights->rung);
     p->b_in_place = reads_b_in_place(p);
     p->in_strips = goes_in_strips(p);
@@ -160,7 +153,7 @@ ouigemm_status ouigemm_gemm(const ouigemm_call *call)
         p.call = call = &other;
     struct ouigemm_packed passing;
     if (!p.weights) {
-        status = weights_plan(&passing, call->type, call->rung, p.depth, call->n, 1);
+        status = weights_plan(&passing, ONE_PRODUCT, call->type, call->rung, p.depth, call->n);
         if (status != OUIGEMM_OK)
             return status;
         p.weights = &passing;

@@ -102,6 +102,22 @@ const ouigemm_ukernel *const *ladder_family(ouigemm_type type, int rung)
     return r < 0 ? NULL : family_of(ladder[r], type);
 }
 
+static const ouigemm_ukernel *const *pairs_of(const ouigemm_rung *rung, ouigemm_type type)
+{
+    return type == OUIGEMM_U8S8 || type == OUIGEMM_S8S8 ? rung->pairs : NULL;
+}
+
+const ouigemm_ukernel *const *ladder_pairs(ouigemm_type type, int rung)
+{
+    int r = first_rung(rung, has_type, type);
+    return r < 0 ? NULL : pairs_of(ladder[r], type);
+}
+
+int ouigemm_adds_pairs(int rung)
+{
+    return ladder_pairs(OUIGEMM_U8S8, rung) != NULL;
+}
+
 double ouigemm_run_stream(ouigemm_type type, int rung, size_t rounds, const char **instruction)
 {
     int r = first_rung(rung, has_type, type);
@@ -187,6 +203,10 @@ const char *ouigemm_kernel_name(ouigemm_type type, int rung, size_t m, size_t n)
 
 const char *ouigemm_rung_kernel(int rung, ouigemm_type type, int index)
 {
-    const ouigemm_ukernel *const *family = family_of(ladder[rung], type);
-    return family && family[index] ? family[index]->name : NULL;
+    const ouigemm_ukernel *const *families[] = {family_of(ladder[rung], type), pairs_of(ladder[rung], type)};
+    for (int i = 0; i < 2; i++)
+        for (const ouigemm_ukernel *const *u = families[i]; u && *u; u++)
+            if (index-- == 0)
+                return (*u)->name;
+    return NULL;
 }

@@ -8,6 +8,9 @@
    NULL where the rung is absent on this machine. */
 const ouigemm_ukernel *const *ladder_family(ouigemm_type type, int rung);
 
+/* For 8-bit types the family of that rung that adds pairs in 16 bits; NULL where it has none. */
+const ouigemm_ukernel *const *ladder_pairs(ouigemm_type type, int rung);
+
 ouigemm_hamming_tile *ladder_hamming(int rung);
 
 /* The rung that packs and stores for this one. */

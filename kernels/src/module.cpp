@@ -175,7 +175,8 @@ NB_MODULE(_core, m)
     nb::set_leak_warnings(false); // a daemon thread inside a call at the end of the program holds what it uses
     nb::class_<Packed>(m, "Packed")
         .def(nb::init<int, int, const Matrix &>())
-        .def_prop_ro("nbytes", [](const Packed &p) { return ouigemm_packed_bytes(p.packed); });
+        .def_prop_ro("nbytes", [](const Packed &p) { return ouigemm_packed_bytes(p.packed); })
+        .def("kernel", [](const Packed &p, size_t rows) { return ouigemm_packed_kernel(p.packed, rows); });
     m.def("gemm", &gemm, nb::arg("type"), nb::arg("rung"), nb::arg("threads"), nb::arg("a"), nb::arg("b").none(),
           nb::arg("packed").none(), nb::arg("c"), nb::arg("output"), nb::arg("alpha"), nb::arg("beta"),
           nb::arg("scale").none(), nb::arg("bias").none(), nb::arg("relu"), nb::arg("zero_point"));
@@ -186,6 +187,7 @@ NB_MODULE(_core, m)
     m.def("kernel", [](int type, int rung, size_t rows, size_t columns) {
         return name_or_none(ouigemm_kernel_name((ouigemm_type)type, rung, rows, columns));
     });
+    m.def("adds_pairs", [](int rung) { return ouigemm_adds_pairs(rung) != 0; });
     m.def("hamming_rung", [](int rung) { return name_or_none(ouigemm_hamming_rung(rung)); });
     m.def("run_stream", &run_stream);
     m.def("blocks", &blocks);

@@ -31,6 +31,22 @@ ouigemm_element element_of_b(ouigemm_type type)
     return type == OUIGEMM_U8S8 ? OUIGEMM_E_S8 : element_of_a(type);
 }
 
+static const ouigemm_ukernel *widened(const struct ouigemm_packed *w, const ouigemm_ukernel *u)
+{
+    return w->use == ONE_PRODUCT && u->wide ? u->wide : u;
+}
+
+static const ouigemm_ukernel *const *weights_family(const struct ouigemm_packed *w, ouigemm_type type)
+{
+    return w->use == MANY_IN_PAIRS ? ladder_pairs(type, w->rung) : ladder_family(type, w->rung);
+}
+
+const ouigemm_ukernel *weights_kernel(const struct ouigemm_packed *w, ouigemm_type type, size_t m)
+{
+    const ouigemm_ukernel *u = ladder_pick_height(weights_family(w, type), w->kernel->nr, m);
+    return ladder_pick_wide(widened(w, u), m);
+}
+
 /* Whether a kernel takes 8-bit numbers of the other sign than A's, and so needs the column sums of B. What
    is packed for s8 also serves u8. */
 int weights_shifted(const struct ouigemm_packed *w)
@@ -46,24 +62,29 @@ static size_t panel_bytes(const struct ouigemm_packed *w)
     return w->kernel->nr * w->depth * element_bytes(w->kernel->b);
 }
 
-ouigemm_status weights_plan(struct ouigemm_packed *w, ouigemm_type type, int rung, size_t k, size_t n, int for_once)
+/* Whether any u8 times two rows of B, an even one and the next, add up to what 16 bits hold: then 255 · 128 is the
+   most that vpmaddubsw makes of them. */
+static int weights_fit_pairs(const ouigemm_matrix *b, size_t k, size_t n)
 {
-    const ouigemm_ukernel *const *family = ladder_family(type, rung);
+    int fit = 1;
+    for (size_t p = 0; p + 1 < k && fit; p += 2) {
+        const int8_t *even = (const int8_t *)b->data + (ptrdiff_t)p * b->row, *odd = even + b->row;
+        for (size_t j = 0; j < n; j++, even += b->col, odd += b->col)
+            fit &= *even + *odd >= -128 && *even + *odd <= 128;
+    }
+    return fit;
+}
+
+ouigemm_status weights_plan(struct ouigemm_packed *w, weights_use use, ouigemm_type type, int rung, size_t k, size_t n)
+{
+    *w = (struct ouigemm_packed){.type = type, .rung = rung, .use = use, .n = n, .k = k};
+    const ouigemm_ukernel *const *family = weights_family(w, type);
     if (!family)
         return OUIGEMM_NOT_AVAILABLE;
-    const ouigemm_ukernel *kernel = ladder_pick_width(family, n);
-    if (for_once && kernel->wide)
-        kernel = kernel->wide;
-    *w = (struct ouigemm_packed){
-        .type = type,
-        .rung = rung,
-        .kernel = kernel,
-        .n = n,
-        .k = k,
-        .depth = round_up(k, kernel->ka),
-    };
-    size_t start = weights_shifted(w) ? kernel->nr * sizeof(int32_t) : 0;
-    size_t panels = parts(n, kernel->nr);
+    w->kernel = widened(w, ladder_pick_width(family, n));
+    w->depth = round_up(k, w->kernel->ka);
+    size_t start = weights_shifted(w) ? w->kernel->nr * sizeof(int32_t) : 0;
+    size_t panels = parts(n, w->kernel->nr);
     if (__builtin_mul_overflow(panels, panel_bytes(w) + start, &w->bytes))
         return OUIGEMM_NO_MEMORY;
     return OUIGEMM_OK;
@@ -73,7 +94,7 @@ ouigemm_status weights_plan(struct ouigemm_packed *w, ouigemm_type type, int run
    signed kernels read as -128, again and again. */
 static void sum_columns(const struct ouigemm_packed *w, size_t steps, const void *panel, int32_t *start)
 {
-    const ouigemm_ukernel *u = ladder_pick_height(ladder_family(w->type, w->rung), w->kernel->nr, 1);
+    const ouigemm_ukernel *u = ladder_pick_height(weights_family(w, w->type), w->kernel->nr, 1);
     static const uint8_t ones_of_128[4] = {128, 128, 128, 128};
     _Alignas(64) uint32_t tile[LARGEST_TILE];
     u->run(&(ouigemm_tile_call){
@@ -133,8 +154,13 @@ ouigemm_status ouigemm_pack(ouigemm_type type, int rung, size_t k, size_t n, con
     struct ouigemm_packed *w = malloc(sizeof *w);
     if (!w)
         return OUIGEMM_NO_MEMORY;
-    ouigemm_status status = weights_plan(w, type, rung, k, n, 0);
+    ouigemm_status status = weights_plan(w, MANY_PRODUCTS, type, rung, k, n);
     void *memory = status == OUIGEMM_OK ? buffer_new(w->bytes) : NULL;
+    if (memory && ladder_pairs(type, rung) && weights_fit_pairs(b, k, n)) {
+        buffer_free(memory);
+        weights_plan(w, MANY_IN_PAIRS, type, rung, k, n);
+        memory = buffer_new(w->bytes);
+    }
     if (!memory) {
         free(w);
         return status == OUIGEMM_OK ? OUIGEMM_NO_MEMORY : status;
@@ -149,6 +175,11 @@ void ouigemm_packed_free(ouigemm_packed *w)
     if (w)
         buffer_free(w->panels);
     free(w);
+}
+
+const char *ouigemm_packed_kernel(const ouigemm_packed *w, size_t m)
+{
+    return weights_kernel(w, w->type, m)->name;
 }
 
 size_t ouigemm_packed_bytes(const ouigemm_packed *w)

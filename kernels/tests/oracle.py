@@ -31,6 +31,20 @@ def random_operands(rng, kind, m, n, k, extreme=False):
     return random_matrix(rng, a, (m, k), extreme), random_matrix(rng, b, (k, n), extreme)
 
 
+def weights_in_pairs(rng, shape):
+    """int8 numbers of which no even row and the next add up to more than 128 or less than -128, but just so.
+
+    Half of them are as large as that allows.
+    """
+    b = random_matrix(rng, "s8", shape).astype(np.int64)
+    even, odd = b[: shape[0] // 2 * 2 : 2], b[1::2]
+    low, high = np.maximum(-128, -128 - even), np.minimum(127, 128 - even)
+    odd[...] = np.where(
+        rng.integers(2, size=odd.shape), np.where(even < 0, low, high), np.clip(odd, low, high)
+    )
+    return b.astype(np.int8)
+
+
 def bf16(values):
     """The upper halves of f32 numbers."""
     return ouigemm.BFloat16(

@@ -16,6 +16,7 @@ from oracle import (
     middle_of_8_bits,
     random_matrix,
     sums,
+    weights_in_pairs,
     wrapped,
 )
 
@@ -100,6 +101,8 @@ def one_product(seed):
     m, n = rng.choice(SIZES, 2)
     k = rng.choice(DEPTHS)
     a, b = matrix(rng, ELEMENTS[kind][0], (m, k)), matrix(rng, ELEMENTS[kind][1], (k, n))
+    if kind.endswith("s8") and rng.integers(2):
+        b = strided(rng, weights_in_pairs(rng, (k, n)))
     right = ouigemm.pack(b, isa=rung) if rng.integers(2) else b
     how = {"b": right, "rest": {"isa": rung, "threads": int(rng.integers(1, 4))}}
     (finished if rng.integers(2) else plain)(rng, a, b, kind, how)

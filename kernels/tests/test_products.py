@@ -12,6 +12,7 @@ from oracle import (
     random_matrix,
     random_operands,
     sums,
+    weights_in_pairs,
     wrapped,
 )
 
@@ -34,6 +35,8 @@ def test_every_kernel_with_its_edges(rung, kind, rng):
     reached = {}
     for n, m in itertools.product(range(1, 400), (1, 8, 14, 24, 32, 60, 64, 100, 192)):
         reached.setdefault(ouigemm.kernel_name(kind, m, n, rung), (m, n))
+    for n, m in itertools.product(range(1, 49), (1, 8, 12, 24, 100)) if kind.endswith("s8") else ():
+        reached.setdefault(ouigemm.pack(np.ones((2, n), np.int8), rung).kernel(m), (m, n))
     own = ouigemm.capabilities()["rungs"][rung]["kernels"].get(kind)
     assert own is None or set(own) <= set(reached), "a kernel that no shape reaches is dead"
     for name, (m, n) in reached.items():
@@ -42,6 +45,9 @@ def test_every_kernel_with_its_edges(rung, kind, rng):
         for rows, columns in itertools.product((tall - 1, tall, tall + 1), (wide - 1, wide, wide + 1)):
             a, b = random_operands(rng, kind, rows, columns, 70)
             assert_product(ouigemm.gemm(a, b, isa=rung), a, b)
+            if kind.endswith("s8"):
+                b = weights_in_pairs(rng, b.shape)
+                assert_product(ouigemm.gemm(a, ouigemm.pack(b, isa=rung)), a, b)
 
 
 @pytest.mark.parametrize("kind", TYPES)

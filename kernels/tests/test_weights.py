@@ -6,7 +6,15 @@ import pickle
 
 import numpy as np
 import pytest
-from oracle import ELEMENTS, INTEGERS, PRESENT, assert_product, random_matrix, random_operands
+from oracle import (
+    ELEMENTS,
+    INTEGERS,
+    PRESENT,
+    assert_product,
+    random_matrix,
+    random_operands,
+    weights_in_pairs,
+)
 
 import ouigemm
 from ouigemm.ladder import TYPES
@@ -46,6 +54,60 @@ def test_int8_weights_that_are_widened(rung, m, rng):
         a, b = random_operands(rng, kind, m, 3109, 700)
         for threads in (1, 3):
             assert_product(ouigemm.gemm(a, ouigemm.pack(b, isa=rung), threads=threads), a, b)
+
+
+ADDS_PAIRS = [name for name in PRESENT if ouigemm.adds_pairs(name)]
+
+
+def in_pairs(weights):
+    return "/u8s8_" in weights.kernel(7)
+
+
+def test_avx2_adds_pairs_and_rungs_with_an_instruction_for_four_do_not():
+    assert [name for name in ("avx2",) if name in PRESENT] == ADDS_PAIRS
+
+
+@pytest.mark.parametrize("rung", ADDS_PAIRS)
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("even", "odd", "fits"),
+    [
+        (127, 1, True), (127, 2, False), (64, 64, True), (65, 64, False), (127, -128, True),
+        (-128, 0, True), (-128, -1, False), (-64, -64, True), (-64, -65, False), (-128, 127, True),
+    ],
+)  # fmt: skip
+def test_pairs_are_added_in_16_bits_where_they_fit(rung, order, even, odd, fits):
+    """255 · 128 is 32,640, and 16 bits hold 32,767: up to a sum of 128, both ways. One pair decides."""
+    for k, where in ((2, 0), (70, 68), (71, 34)):
+        b = np.zeros((k, 37), np.int8, order)
+        b[where : where + 2, 36] = even, odd
+        weights = ouigemm.pack(b, isa=rung)
+        assert in_pairs(weights) == fits
+        for element, value in (("u8", 255), ("s8", -128), ("s8", 127)):
+            a = np.full((9, k), value, {"u8": np.uint8, "s8": np.int8}[element])
+            assert_product(ouigemm.gemm(a, weights), a, b)
+
+
+@pytest.mark.parametrize("rung", ADDS_PAIRS)
+def test_rows_that_are_no_pair_may_be_of_any_size(rung):
+    """The rows 1 and 2, and the last of an odd number, which meets a zero."""
+    b = np.zeros((5, 20), np.int8)
+    b[1:3] = b[4] = 127
+    assert in_pairs(ouigemm.pack(b, isa=rung))
+    b[3] = 2
+    assert not in_pairs(ouigemm.pack(b, isa=rung))
+
+
+@pytest.mark.parametrize("m", [1, 24, 70])
+def test_weights_in_pairs(rung, m, rng):
+    """As large as they may be, and A at its ends; B is larger than level 2."""
+    b = weights_in_pairs(rng, (701, 3109))
+    weights = ouigemm.pack(b, isa=rung)
+    assert in_pairs(weights) or rung not in ADDS_PAIRS
+    for element in ("u8", "s8"):
+        a = random_matrix(rng, element, (m, 701), extreme=True)
+        for threads in (1, 3):
+            assert_product(ouigemm.gemm(a, weights, threads=threads), a, b)
 
 
 def test_int8_weights_take_a_byte_each():

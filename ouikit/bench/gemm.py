@@ -9,7 +9,9 @@ peak (the instruction on registers alone) and of the roofline, both measured in 
 Peers: torch's MKL and numpy's OpenBLAS for f32; torch's oneDNN for bf16, whose result is rounded to bf16
 where that of `ouigemm` is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; for 8 bits
 oneDNN as torch calls it: `torch._int_mm` on plain matrices, where the CPU has VNNI, and quantised linear
-layers, with f32 and u8 results, on weights that it has packed; without VNNI their sums of pairs saturate.
+layers, with f32 and u8 results, on weights that it has packed. Without VNNI their sums of pairs saturate,
+and torch's manual advises weights of 7 bits: both get such, and `ouigemm` adds pairs, too. The products s8 · s8
+have weights of all 8 bits.
 Where a result of 32 bits would not fit level 2, u8 results are also compared with the product of `ouigemm`
 without requantisation. Needs `pip install ./kernels`.
 """
@@ -275,7 +277,7 @@ def _s8(m: int, n: int, k: int, threads: int) -> Arms:
 
 def _u8(m: int, n: int, k: int, threads: int) -> Arms:
     """u8 · s8 → u8: oneDNN's quantised layers keep their weights packed, and so there are no plain arms."""
-    a, b, c = _integers(m, k, torch.uint8), _integers(k, n, torch.int8), torch.empty(m, n, dtype=torch.uint8)
+    a, b, c = _integers(m, k, torch.uint8), _weights(k, n), torch.empty(m, n, dtype=torch.uint8)
     step, sums = 2.0**-16 / k**0.5, torch.empty(m, n, dtype=torch.int32)
     weights, epilogue = ouigemm.pack(b), ouigemm.Requantised(scale=step, dtype="uint8")
     with warnings.catch_warnings():  # the interface of quantised tensors is to go; nothing replaces it yet
@@ -292,7 +294,7 @@ def _u8(m: int, n: int, k: int, threads: int) -> Arms:
 
 def _u8_to_f32(m: int, n: int, k: int, threads: int) -> Arms:
     """u8 · s8 → f32, by the same packed weights."""
-    a, b, c = _integers(m, k, torch.uint8), _integers(k, n, torch.int8), torch.empty(m, n)
+    a, b, c = _integers(m, k, torch.uint8), _weights(k, n), torch.empty(m, n)
     weights, epilogue = ouigemm.pack(b), ouigemm.Scaled(1.0)
     theirs = torch.ops.onednn.qlinear_prepack(b.T.contiguous(), [m, k])
     scale, zero = torch.ones(1), torch.zeros(1, dtype=torch.int64)
@@ -320,6 +322,12 @@ def _ours(a: Tensor, b: Tensor, c: Tensor, threads: int) -> Arms:
 def _integers(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max + 1
     return torch.randint(low, high, (rows, columns), dtype=dtype)
+
+
+def _weights(rows: int, columns: int) -> Tensor:
+    """int8, of 7 bits on a rung that adds pairs of products in 16 bits."""
+    numbers = _integers(rows, columns, torch.int8)
+    return numbers >> 1 if ouigemm.adds_pairs() else numbers
 
 
 @contextmanager

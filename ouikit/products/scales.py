@@ -46,11 +46,16 @@ Means = dict[str, float]
 
 @dataclass(frozen=True)
 class Quantiser:
-    """largest: magnitude of what enters each product and mean. per_channel: a scale per column of weights."""
+    """largest: magnitude of what enters each product and mean. per_channel: a scale per column of weights.
+
+    reduce_range: larger steps of the weights, by as much as it takes for pairs of products to fit 16 bits
+    (`ouigemm.adds_pairs`); None: where the rung gains by it. Others give a whole bit for the same.
+    """
 
     largest: Mapping[str, float]
     isa: str = "auto"
     per_channel: bool = False
+    reduce_range: bool | None = None
 
     def entering(self, steps: Sequence[Step]) -> Grid:
         """The grid of the images."""
@@ -87,7 +92,10 @@ class Quantiser:
         return Grid(largest / 127, np.int8) if signed else Grid(largest / 255, np.uint8)
 
     def _product(self, product: Product, before: Grid, after: Grid) -> Ready:
-        largest = np.abs(product.weight).max(axis=0 if self.per_channel else None)
+        pairs = ouigemm.adds_pairs(self.isa) if self.reduce_range is None else self.reduce_range
+        largest = (largest_pairs if pairs else np.abs)(product.weight).max(
+            axis=0 if self.per_channel else None
+        )
         unit = np.where(largest > 0, largest, 1) / 127
         scale = before.step * unit.astype(np.float64) / after.step  # what one unit of a sum is worth
         weights = ouigemm.pack(round_to(np.int8, product.weight / unit), self.isa)
@@ -108,6 +116,19 @@ class Quantiser:
         name, rounds = block.last.name, None if sums == after else after.dtype
         found[name] = replace(found[name], beta=beta, rounds=rounds)
         return found
+
+
+def largest_pairs(weight: np.ndarray) -> np.ndarray:
+    """|x + y| of the rows 2i and 2i + 1, or the larger of |x| and |y|: floats [k, n] to floats [⌈k/2⌉, n].
+
+    In steps of 1/127 of the largest, both rounded up, they add up to 128 at most.
+
+    >>> largest_pairs(np.array([[3.0, 3.0], [2.0, -4.0], [-1.0, 0.5]])).tolist()
+    [[5.0, 4.0], [1.0, 0.5]]
+    """
+    even, odd = weight[::2], np.zeros_like(weight[::2])
+    odd[: len(weight) // 2] = weight[1::2]
+    return np.maximum(np.abs(even + odd), np.maximum(np.abs(even), np.abs(odd)))
 
 
 def round_to(dtype: Any, x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Networks as chains of products: f32 equals torch, 8 bits equal a plain integer reference, to the bit."""
 
 import copy
+import itertools
 import threading
 
 import numpy as np
@@ -13,7 +14,11 @@ from ouikit.nn.models import build
 from ouikit.nn.resnet import BasicBlock, Bottleneck
 
 pytest.importorskip("ouigemm")
+import ouigemm
+
 from ouikit.products.quantised import STAGES, ProductNet
+from ouikit.products.scales import Grid, Quantiser, largest_pairs
+from ouikit.products.steps import Product
 
 ENDS = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 
@@ -41,7 +46,19 @@ def test_in_f32_it_is_the_network(images):
         np.testing.assert_allclose(ProductNet(model)(images), model(images).numpy(), atol=1e-5)
 
 
-def by_hand(model, calibration, images):
+def unit_of(layer, reduce_range):
+    """What one step of the weights is worth: 127 are the largest, or the largest pair of neighbours."""
+    columns = layer.weight.detach()
+    if columns.ndim == 4:
+        columns = columns.permute(0, 2, 3, 1)
+    columns = columns.flatten(1)
+    if not reduce_range:
+        return columns.abs().max().item() / 127
+    pairs = nn.functional.pad(columns, (0, columns.shape[1] % 2)).unflatten(1, (-1, 2))
+    return max(abs(pairs.sum(2)).max(), abs(pairs).max()).item() / 127
+
+
+def by_hand(model, calibration, images, reduce_range=False):
     """The 8-bit network by torch's own layers on whole numbers in float64, which are exact."""
     entering, x = [], calibration
     takers = [i for i, module in enumerate(model) if hasattr(module, "weight") or is_mean(module)]
@@ -60,7 +77,7 @@ def by_hand(model, calibration, images):
         if is_mean(module):
             x = module(x).float() * np.float32(scales[at] / after)
         else:
-            unit, whole = module.weight.abs().max().item() / 127, copy.deepcopy(module).double()
+            unit, whole = unit_of(module, reduce_range), copy.deepcopy(module).double()
             whole.weight.data, whole.bias = (module.weight.double() / unit).round(), None
             sums = whole(x).float()
             shape = [1, -1, *[1] * (sums.ndim - 2)]
@@ -92,13 +109,39 @@ def without_relus() -> nn.Sequential:
     ).eval()
 
 
+@pytest.mark.parametrize("reduce_range", [False, True])
 @pytest.mark.parametrize("net", [net, without_relus])
 @torch.no_grad()
-def test_in_8_bits_it_is_plain_integer_arithmetic(net, images):
+def test_in_8_bits_it_is_plain_integer_arithmetic(net, reduce_range, images):
     model = net()
-    got = ProductNet(model, calibration=images)(images)
-    np.testing.assert_allclose(got, by_hand(model, images, images), rtol=1e-6, atol=1e-6)
+    got = ProductNet(model, calibration=images, reduce_range=reduce_range)(images)
+    np.testing.assert_allclose(got, by_hand(model, images, images, reduce_range), rtol=1e-6, atol=1e-6)
     assert not np.array_equal(got, ProductNet(model)(images))
+
+
+def test_range_is_reduced_where_the_rung_adds_pairs(images):
+    model = net()
+    usual, reduced = (ProductNet(model, images, reduce_range=way)(images) for way in (False, True))
+    assert not np.array_equal(usual, reduced)
+    want = reduced if ouigemm.adds_pairs() else usual
+    np.testing.assert_array_equal(ProductNet(model, images)(images), want)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_of_a_reduced_range_no_pair_leaves_16_bits(rows, per_channel):
+    """The largest pairs are about as large as they may be, which wastes nothing."""
+    rng = np.random.default_rng(rows)
+    for _ in range(50):
+        weight = rng.standard_normal((rows, 6)).astype(np.float32)
+        layer = Product("layer", weight, np.zeros(6, np.float32))
+        quantiser = Quantiser({"layer": 1.0}, "auto", per_channel, reduce_range=True)
+        found, _ = quantiser.ready([layer], Grid(1.0, np.uint8))
+        sums = largest_pairs(weight) / np.asarray(found["layer"].epilogue.scale, np.float64)
+        whole = largest_pairs(np.rint(weight / np.asarray(found["layer"].epilogue.scale, np.float64)))
+        assert whole.max() <= 128
+        assert (sums.max(axis=0) if per_channel else sums.max()) == pytest.approx(127)
+        assert "/s16" not in found["layer"].weights.kernel(1) or not ouigemm.adds_pairs()
 
 
 def test_8_bits_are_near_f32(images):
@@ -177,9 +220,9 @@ def test_residual_networks_are_torchs_in_f32_and_near_in_8_bits(images):
     for model in [blocks(), *others()]:
         want, kept = model(images).numpy(), images.clone()
         np.testing.assert_allclose(ProductNet(model)(images), want, atol=1e-5)
-        for per_channel in (False, True):
-            got = ProductNet(model, calibration=images, per_channel=per_channel)(images)
-            assert 0 < abs(got - want).max() < 0.05 * abs(want).max()
+        for per_channel, reduce_range in itertools.product((False, True), repeat=2):
+            got = ProductNet(model, images, per_channel=per_channel, reduce_range=reduce_range)(images)
+            assert 0 < abs(got - want).max() < (0.1 if reduce_range else 0.05) * abs(want).max()
         assert torch.equal(images, kept)  # a sum is never taken in what the caller gave
 
 
@@ -202,12 +245,12 @@ def test_a_residual_block_in_8_bits_is_plain_integer_arithmetic(images):
 
     def summed(layer, q, before, after):
         """The sums of a layer and its bias, in steps of its result."""
-        unit = layer.weight.abs().max() / 127
+        unit = unit_of(layer, False)
         whole = copy.deepcopy(layer).double()
         whole.weight.data, whole.bias = (layer.weight / unit).round().double(), None
         sums = whole(q.double()).float()
         bias = (layer.bias / np.float32(after)).reshape(1, -1, *[1] * (sums.ndim - 2))
-        return sums * np.float32(before * unit.item() / after) + bias
+        return sums * np.float32(before * unit / after) + bias
 
     def bytes_of(x):
         return x.relu().round().clamp(0, 255)
@@ -218,7 +261,8 @@ def test_a_residual_block_in_8_bits_is_plain_integer_arithmetic(images):
     g2 = bytes_of(summed(branches[2], q2, s2, t2))
     q3 = bytes_of(summed(branches[3], g2, t2, s3) + summed(side, q2, s2, s3))
     want = summed(linear, (np.float32(s3 / s4) * q3.mean((2, 3))).round(), s4, 1.0)
-    np.testing.assert_allclose(ProductNet(model, calibration=images)(images), want, rtol=1e-5, atol=1e-6)
+    got = ProductNet(model, calibration=images, reduce_range=False)(images)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()

@@ -80,6 +80,8 @@ ouigemm_status ouigemm_pack(ouigemm_type type, int rung, size_t k, size_t n, con
                             ouigemm_packed **packed);
 void ouigemm_packed_free(ouigemm_packed *packed);
 size_t ouigemm_packed_bytes(const ouigemm_packed *packed);
+/* The micro-kernel that m rows of A run on with these weights. */
+const char *ouigemm_packed_kernel(const ouigemm_packed *packed, size_t m);
 
 /* All pairs of `rows` rows of `words` words: distances[i * rows + j] = bits in which i and j differ. */
 ouigemm_status ouigemm_hamming(const uint64_t *bits, size_t rows, size_t words, int rung, int threads,
@@ -89,8 +91,11 @@ ouigemm_status ouigemm_hamming(const uint64_t *bits, size_t rows, size_t words, 
 int ouigemm_rung_count(void);
 const char *ouigemm_rung_name(int rung);
 const char *ouigemm_rung_absent(int rung);
-/* The micro-kernel that a product of this shape runs on; NULL where the rung is absent. */
+/* The micro-kernel that a product of this shape runs on with any packed B; NULL where the rung is absent. */
 const char *ouigemm_kernel_name(ouigemm_type type, int rung, size_t m, size_t n);
+/* Whether a rung has further kernels for 8 bits, quicker ones, for a packed B in which no row of an even number
+   and the one behind it add up to more than 128 or less than -128. */
+int ouigemm_adds_pairs(int rung);
 /* Runs the instruction of that kernel on registers alone. Returns the multiplications and additions done
    in `rounds` rounds, 0 where nothing can be run, and the name of the instruction. */
 double ouigemm_run_stream(ouigemm_type type, int rung, size_t rounds, const char **instruction);

@@ -91,6 +91,8 @@ typedef struct ouigemm_rung {
     uint32_t needs;       /* features of cpu.h */
     uint32_t auto_needs;  /* further features without which it is slower than the rung below */
     const ouigemm_ukernel *const *kernels[OUIGEMM_TYPES];  /* NULL-terminated families */
+    const ouigemm_ukernel *const *pairs;  /* a quicker family for both 8-bit types, or NULL: right where B, as
+                                             weights_fit_pairs() in weights.c says, cannot overflow it */
     const ouigemm_stream *streams[OUIGEMM_TYPES];  /* of the same types; NULL where there is none */
     ouigemm_hamming_tile *hamming;
     ouigemm_pack_panels *pack;
