@@ -1,5 +1,6 @@
 """Matrices from outside, seen as strided numpy arrays without a copy."""
 
+import math
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +28,10 @@ class BFloat16:
 
 
 class Operand(NamedTuple):
-    """One matrix: its numbers (bf16 as uint16 bits), what they are, and whether torch owns them."""
+    """One matrix: its numbers (bf16 as uint16 bits), what they are, and whether torch owns them.
+
+    Of windows the first three axes are its rows, and the other three its columns.
+    """
 
     array: np.ndarray
     element: str
@@ -36,25 +40,34 @@ class Operand(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """Rows and columns."""
-        return self.array.shape
+        sides = self.array.shape
+        return sides if len(sides) == 2 else (math.prod(sides[:3]), math.prod(sides[3:]))
 
     def __str__(self) -> str:
-        return f"{self.element} {self.shape}"
+        return f"{self.element} {self.array.shape}"
 
 
-def operand(x: Any, name: str) -> Operand:
-    """`x` as an operand. TypeError for anything but a matrix of these types, ValueError for a wrong shape or
-    place."""
+def operand(x: Any, name: str, windows: bool = False) -> Operand:
+    """`x` as an operand: a matrix, or of six axes, where `windows` are allowed.
+
+    TypeError for anything but these types, ValueError for a wrong shape or place.
+    """
     plain = _plain(x)
     if plain is not None:
         return Operand(plain, _NATIVE[plain.dtype], plain is not x)
     array, dtype, from_torch = array_of(x, name)
-    if array.ndim != 2:
-        raise ValueError(f"{name} must be a matrix, not of shape {array.shape}")
+    if array.ndim != 2 and not (windows and array.ndim == 6):
+        also = " or windows of six axes" if windows else ""
+        raise ValueError(f"{name} must be a matrix{also}, not of shape {array.shape}")
     if dtype not in ELEMENTS:
         raise TypeError(f"{name} is {dtype} {array.shape}; the types are {', '.join(ELEMENTS)}")
     if not array.flags.aligned or any(stride % array.itemsize for stride in array.strides):
         raise ValueError(f"{name}, {dtype} {array.shape}, does not lie on whole elements: copy it first")
+    if array.ndim == 6 and array.size and array.shape[5] > 1 and array.strides[5] != array.itemsize:
+        raise ValueError(
+            f"{name}, windows {array.shape}, must have their channels side by side, not "
+            f"{array.strides[5]} bytes apart"
+        )
     return Operand(array, ELEMENTS[dtype], from_torch)
 
 

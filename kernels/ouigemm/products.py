@@ -138,6 +138,11 @@ def gemm(
     types are float32, bfloat16, int16 or int32 twice, or uint8 or int8 with int8. `out` is written and
     returned; without it a new matrix is, a tensor if `a` is one.
 
+    A convolution needs no copy of its windows: `a` may also be windows of images, [images, height, width,
+    rows, columns, channels], which are read where they lie. The first three axes are then the rows of the
+    matrix, and the others its columns. Channels must lie side by side. `sliding_window_view` of NumPy and
+    `unfold` of torch make such windows.
+
     The result is float32 for floats and int32 for integers, or what `epilogue` makes of it (`Scaled`,
     `Requantised`). Integer sums are exact modulo 2³²; alpha and beta are then whole numbers. With
     beta = 0 `out` is not read, and with alpha = 0 neither are a and b. `out` must not overlap them.
@@ -155,8 +160,13 @@ def gemm(
 
     >>> gemm(np.array([[1, 2]], np.int16), np.array([[3], [4]], np.int16)).tolist()
     [[11]]
+    >>> images = np.arange(32, dtype=np.int16).reshape(1, 4, 4, 2)
+    >>> seen = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2))
+    >>> windows = seen.transpose(0, 1, 2, 4, 5, 3)  # 3 x 3 pixels at four places
+    >>> gemm(windows, np.ones((18, 1), np.int16)).ravel().tolist()
+    [189, 225, 333, 369]
     """
-    left = operand(a, "a")
+    left = operand(a, "a", windows=True)
     right = b if isinstance(b, Weights) else operand(b, "b")
     weights, plain = (right, None) if isinstance(right, Weights) else (None, right.array)
     kind = _kind(left, right)

@@ -10,7 +10,7 @@
 #include "weights.h"
 
 enum { SMALLEST_SHARE = 1 << 21, ALIASING_STRIDE = 4096, MANY_COLUMNS = 1024 };
-enum { FEW_ROWS = 16, FEW_ROWS_NEAR = 32, FEW_PANELS = 4 };
+enum { FEW_ROWS = 16, FEW_ROWS_NEAR = 32, FEW_PANELS = 4, LONG_RUN = 16 };
 
 /* How many rows of A are read in place, which saves their packing. It wants consecutive k in the kernel's own
    type; and where all rows fall into the same few sets of the cache, so few columns that packing would not pay.
@@ -20,12 +20,19 @@ static size_t rows_in_place(const ouigemm_call *call, const ouigemm_ukernel *u, 
 {
     const size_t row = call->a.row > 0 ? (size_t)call->a.row : 0, beyond = round_up(depth, u->ka) - depth;
     const int aliases = row * element_bytes(u->a) % ALIASING_STRIDE == 0 && call->n >= MANY_COLUMNS;
-    if (u->a != element_of_a(call->type) || call->a.col != 1 || aliases)
+    if (u->a != element_of_a(call->type) || call->a.col != 1 || aliases || call->windows)
         return 0;
     if (beyond == 0)
         return call->m;
     size_t last = row ? parts(beyond, row) : call->m;
     return call->type >= OUIGEMM_S16 && last < call->m ? call->m - last : 0;
+}
+
+/* Windows are read run by run, and a tile comes and goes with every run: that pays for long ones. */
+static int reads_windows_in_place(const ouigemm_call *call, const ouigemm_ukernel *u)
+{
+    const ouigemm_windows *w = call->windows;
+    return w && u->a == element_of_a(call->type) && w->run % u->ka == 0 && w->run / u->ka >= LONG_RUN;
 }
 
 static size_t bytes_of_b(const product *p)
@@ -108,6 +115,7 @@ static void plan(product *p)
     p->streams_b = (call->packed || p->b_in_place) && parts(call->m, p->kernel->mr) <= FEW_PANELS;
     size_blocks(p);
     p->in_place = rows_in_place(call, p->kernel, p->depth);
+    p->windows_in_place = reads_windows_in_place(call, p->kernel);
     p->by_rows = call->a.col == 1;
     p->shifted = weights_shifted(p->weights) && p->kernel->a != element_of_a(call->type);
     p->pitch = round_up(p->weights->depth * element_bytes(p->kernel->a), LINE);
@@ -123,7 +131,7 @@ static int better_turned(const ouigemm_call *call)
 {
     const ouigemm_epilogue *e = &call->epilogue;
     const int no_columns = e->output == OUIGEMM_ACCUMULATOR || (!e->scale_step && !e->bias);
-    return !call->packed && call->type != OUIGEMM_U8S8 && call->m <= FEW_ROWS && call->m < call->n &&
+    return !call->packed && !call->windows && call->type != OUIGEMM_U8S8 && call->m <= FEW_ROWS && call->m < call->n &&
            call->b.row == 1 && call->b.col != 1 && no_columns;
 }
 

@@ -22,6 +22,7 @@
 #include "product.h"
 #include "sizes.h"
 #include "weights.h"
+#include "windows.h"
 
 #include <string.h>
 
@@ -35,7 +36,10 @@ struct piece {
     char *sums;      /* tiles of the block of C, one after the other; one tile where pc has one step */
     char *room;      /* for a block of B, where it is made here, and for its start */
     weights_part packed;  /* what is in the room */
-    const char *b;   /* the block of B in hand, */
+    const char **tiles;   /* where their first rows lie, or NULL for those that are packed */
+    size_t pc;       /* the step of the depth in hand, */
+    windows_run run;      /* where it is in a window, */
+    const char *b;   /* the block of B there, */
     size_t b_panel;  /* bytes from one of its panels to the next, */
     ptrdiff_t b_group;     /* and from one group of the depth to the next, */
     const int32_t *start;  /* and what its columns begin with */
@@ -46,8 +50,22 @@ struct piece {
 
 static const char *row_of_a(const product *p, size_t i)
 {
-    ptrdiff_t bytes = (ptrdiff_t)element_bytes(element_of_a(p->call->type));
-    return (const char *)p->call->a.data + (ptrdiff_t)i * p->call->a.row * bytes;
+    const ouigemm_call *call = p->call;
+    ptrdiff_t bytes = (ptrdiff_t)element_bytes(element_of_a(call->type));
+    ptrdiff_t offset = call->windows ? row_of_windows(call->windows, call->a.row, i) : (ptrdiff_t)i * call->a.row;
+    return (const char *)call->a.data + offset * bytes;
+}
+
+/* Finds the tiles that are read where A lies: of a matrix those of the first rows, of windows those that share a
+   line. */
+static void find_tiles(const struct piece *piece)
+{
+    const product *p = piece->product;
+    const size_t mr = p->kernel->mr, width = p->windows_in_place ? p->call->windows->width : 0;
+    for (size_t ir = 0; ir < piece->rows; ir += mr) {
+        const int there = width ? (piece->ic + ir) % width + mr <= width : ir < piece->in_place;
+        piece->tiles[ir / mr] = there ? row_of_a(p, piece->ic + ir) : NULL;
+    }
 }
 
 /* Rows with consecutive k are copied as rows, converted and with zeros up to a whole tile: micro-kernels
@@ -64,11 +82,52 @@ static void pack_rows(const struct piece *piece, size_t from)
     memset(piece->a + piece->rows * p->pitch, 0, missing * p->pitch);
 }
 
+/* Rows from.. to.. that share a line of windows, copied run by run: their numbers lie as rows do. */
+static void pack_line(const struct piece *piece, size_t from, size_t to)
+{
+    const product *p = piece->product;
+    const ouigemm_windows *w = p->call->windows;
+    const ouigemm_element element = element_of_a(p->call->type);
+    const size_t bytes = element_bytes(p->kernel->a), end = p->depth * bytes;
+    const char *a = row_of_a(p, piece->ic + from);
+    char *rows = piece->a + from * p->pitch;
+    windows_run run = run_of_windows(w, 0);
+    for (size_t k = 0; k < p->depth; k += w->run) {
+        pack_source source = {a + run.at * (ptrdiff_t)element_bytes(element), p->call->a.row, 1, to - from, w->run,
+                              element};
+        pack_target target = {rows + k * bytes, 1, 1, 1, p->pitch / bytes, p->kernel->a};
+        p->loops->pack(&source, &target);
+        next_run(w, &run);
+    }
+    for (size_t i = from; i < to; i++, rows += p->pitch)
+        memset(rows + end, 0, p->weights->depth * bytes - end);
+}
+
+/* Line by line, or only the tiles that are not read in place. */
+static void pack_windows(const struct piece *piece)
+{
+    const product *p = piece->product;
+    const size_t mr = p->kernel->mr, width = p->call->windows->width;
+    for (size_t i = 0, end; i < piece->rows; i = end) {
+        end = least(piece->rows, p->windows_in_place ? (i / mr + 1) * mr : SIZE_MAX);
+        if (piece->tiles[i / mr])
+            continue;
+        end = least(end, i + width - (piece->ic + i) % width);
+        pack_line(piece, i, end);
+    }
+    size_t missing = round_up(piece->rows, mr) - piece->rows;
+    memset(piece->a + piece->rows * p->pitch, 0, missing * p->pitch);
+}
+
 /* All rows, or only the last ones where the others are read in place. */
 static void pack_block_of_a(const struct piece *piece)
 {
     const product *p = piece->product;
     const ouigemm_ukernel *u = p->kernel;
+    if (p->call->windows) {
+        pack_windows(piece);
+        return;
+    }
     if (p->by_rows) {
         if (piece->in_place < piece->rows)
             pack_rows(piece, piece->in_place);
@@ -80,16 +139,17 @@ static void pack_block_of_a(const struct piece *piece)
     p->loops->pack(&source, &target);
 }
 
-/* Where the micro-kernel finds rows ir.. of this piece from step pc of the depth on. */
-static void point_at_a(const struct piece *piece, size_t ir, size_t pc, ouigemm_tile_call *t)
+/* Where the micro-kernel finds rows ir.. of this piece from the step in hand on. */
+static void point_at_a(const struct piece *piece, size_t ir, ouigemm_tile_call *t)
 {
     const product *p = piece->product;
     const ouigemm_ukernel *u = p->kernel;
-    const size_t bytes = element_bytes(u->a);
+    const size_t bytes = element_bytes(u->a), pc = piece->pc;
+    const char *in_place = piece->tiles[ir / u->mr];
     t->a_row = (ptrdiff_t)(u->ka * bytes);
     t->a_group = t->a_row;
-    if (ir < piece->in_place) {
-        t->a = row_of_a(p, piece->ic + ir) + pc * bytes;
+    if (in_place) {
+        t->a = in_place + (p->call->windows ? piece->run.at : (ptrdiff_t)pc) * (ptrdiff_t)bytes;
         t->a_row = p->call->a.row * (ptrdiff_t)bytes;
     } else if (p->by_rows) {
         t->a = piece->a + ir * p->pitch + pc * bytes;
@@ -120,6 +180,31 @@ static void store(const struct piece *piece, const void *sums, size_t ir, size_t
     p->loops->epilogue(&p->epilogue, call->type >= OUIGEMM_S16, &tile);
 }
 
+/* The micro-kernel: once, or once for every run of windows that are read in place. */
+static void run_tile(const struct piece *piece, const ouigemm_tile_call *t, size_t ir)
+{
+    const product *p = piece->product;
+    const ouigemm_ukernel *u = p->kernel;
+    const ouigemm_windows *w = p->call->windows;
+    if (!p->windows_in_place || !piece->tiles[ir / u->mr] || t->groups <= piece->run.left / u->ka) {
+        u->run(t);
+        return;
+    }
+    const ptrdiff_t bytes = (ptrdiff_t)element_bytes(u->a);
+    const char *row = (const char *)t->a - piece->run.at * bytes;
+    windows_run run = piece->run;
+    ouigemm_tile_call part = *t;
+    for (size_t done = 0; done < t->groups; done += part.groups, next_run(w, &run)) {
+        part.a = row + run.at * bytes;
+        part.b = (const char *)t->b + (ptrdiff_t)done * t->b_group;
+        part.ahead = t->ahead + done * t->ahead_step;
+        part.groups = least(t->groups - done, run.left / u->ka);
+        u->run(&part);
+        part.accumulate = 1;
+        part.start = NULL;
+    }
+}
+
 /* One tile for one step of the depth: into C at once, or into sums that the last step carries there. */
 static void compute_tile(const struct piece *piece, ouigemm_tile_call *t, size_t ir, size_t jr, void *sums,
                          int last)
@@ -132,13 +217,13 @@ static void compute_tile(const struct piece *piece, ouigemm_tile_call *t, size_t
         t->c = (char *)p->call->c + ((ptrdiff_t)(piece->ic + ir) * p->call->c_row + (ptrdiff_t)jr) * ACCUMULATOR;
         t->c_row = p->call->c_row * ACCUMULATOR;
         t->accumulate = !first || p->epilogue.beta == 1;
-        u->run(t);
+        run_tile(piece, t, ir);
         t->accumulate = !first;
         return;
     }
     t->c = sums;
     t->c_row = (ptrdiff_t)(u->nr * ACCUMULATOR);
-    u->run(t);
+    run_tile(piece, t, ir);
     if (last)
         store(piece, sums, ir, jr);
 }
@@ -161,6 +246,9 @@ static void take_block_of_b(struct piece *piece, const weights_part *part)
     const product *p = piece->product;
     const struct ouigemm_packed *w = p->weights;
     const size_t bytes = element_bytes(p->kernel->b), step_bytes = p->kernel->nr * bytes;
+    piece->pc = part->p;
+    if (p->windows_in_place)
+        piece->run = run_of_windows(p->call->windows, part->p);
     piece->b_group = (ptrdiff_t)(p->kernel->ka * step_bytes);
     if (p->b_in_place && part->columns % p->kernel->nr == 0) {
         const ptrdiff_t corner = (ptrdiff_t)part->p * p->call->b.row + (ptrdiff_t)part->j;
@@ -229,7 +317,7 @@ static void compute_block(struct piece *piece, const weights_part *part, int las
                 fetch_own(p, &t, ir == 0);
             else
                 fetch_slice(&t, t.ahead < end ? slice : 0);
-            point_at_a(piece, ir, part->p, &t);
+            point_at_a(piece, ir, &t);
             compute_tile(piece, &t, ir, part->j + j, sums, last);
             sums += p->one_step ? 0 : u->mr * u->nr * ACCUMULATOR;
         }
@@ -243,7 +331,7 @@ static void compute_rows(const struct piece *piece, const weights_part *part)
     const ouigemm_ukernel *u = p->kernel;
     ouigemm_tile_call t = {.groups = part->steps / u->ka, .b_group = piece->b_group};
     for (size_t ir = 0; ir < piece->rows; ir += u->mr) {
-        point_at_a(piece, ir, part->p, &t);
+        point_at_a(piece, ir, &t);
         for (size_t j = 0; j < part->columns; j += u->nr) {
             t.b = piece->b + j / u->nr * piece->b_panel;
             t.start = piece->start ? piece->start + j : NULL;
@@ -313,7 +401,8 @@ void product_compute(void *job, int index)
     const size_t row_blocks = parts(p->call->m, p->blocks.mc);
     const size_t waiting = p->one_step ? u->mr * u->nr : p->blocks.mc * least(p->blocks.nc, p->split);
     struct piece piece = {.product = p, .ic = SIZE_MAX};
-    piece.a = buffer_of_thread(BUFFER_A, p->blocks.mc * p->pitch);
+    const size_t a_bytes = p->blocks.mc * p->pitch, tiles = parts(p->blocks.mc, u->mr);
+    piece.a = buffer_of_thread(BUFFER_A, a_bytes + tiles * sizeof *piece.tiles);
     piece.sums = buffer_of_thread(BUFFER_C, waiting * ACCUMULATOR + 2 * p->split * sizeof(float));
     if (p->makes_b)
         piece.room = buffer_of_thread(BUFFER_B, p->blocks.nc * (p->blocks.kc * element_bytes(u->b) + ACCUMULATOR));
@@ -321,6 +410,7 @@ void product_compute(void *job, int index)
         atomic_store(&p->out_of_memory, 1);
         return;
     }
+    piece.tiles = (const char **)(piece.a + a_bytes);
     piece.factor = (float *)(piece.sums + waiting * ACCUMULATOR);
     piece.bias = piece.factor + p->split;
     if (u->begin)
@@ -333,6 +423,7 @@ void product_compute(void *job, int index)
         if (ic != piece.ic) {
             piece.ic = ic;
             piece.in_place = least(piece.rows, p->in_place > ic ? p->in_place - ic : 0) / u->mr * u->mr;
+            find_tiles(&piece);
             if (p->depth)
                 pack_block_of_a(&piece);
         }

@@ -15,6 +15,7 @@
 #include "ouigemm/ouigemm.h"
 
 namespace nb = nanobind;
+using Array = nb::ndarray<nb::ro, nb::device::cpu>;
 using Matrix = nb::ndarray<nb::ro, nb::ndim<2>, nb::device::cpu>;
 using Result = nb::ndarray<nb::ndim<2>, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -61,6 +62,36 @@ static ouigemm_matrix view(const Matrix &x)
     return {x.data(), (ptrdiff_t)x.stride(0), (ptrdiff_t)x.stride(1)};
 }
 
+// Windows [images, height, width, rows, columns, channels]. Channels of pixels that are neighbours are one run.
+static ouigemm_windows windows_of(const Array &x)
+{
+    const bool joined = x.stride(4) == (int64_t)x.shape(5);
+    ouigemm_windows w = {};
+    w.height = x.shape(1);
+    w.width = x.shape(2);
+    w.columns = joined ? 1 : x.shape(4);
+    w.run = joined ? x.shape(4) * x.shape(5) : x.shape(5);
+    w.image_step = (ptrdiff_t)x.stride(0);
+    w.line_step = (ptrdiff_t)x.stride(1);
+    w.row_step = (ptrdiff_t)x.stride(3);
+    w.column_step = joined ? 0 : (ptrdiff_t)x.stride(4);
+    return w;
+}
+
+// A matrix, or windows, into the call; `windows` must outlive it.
+static void set_a(ouigemm_call &call, const Array &a, ouigemm_windows &windows)
+{
+    if (a.ndim() == 2) {
+        call.k = a.shape(1);
+        call.a = {a.data(), (ptrdiff_t)a.stride(0), (ptrdiff_t)a.stride(1)};
+        return;
+    }
+    windows = windows_of(a);
+    call.windows = &windows;
+    call.k = a.shape(3) * a.shape(4) * a.shape(5);
+    call.a = {a.data(), (ptrdiff_t)a.stride(2), 1};
+}
+
 struct Packed {
     ouigemm_packed *packed = nullptr;
 
@@ -90,7 +121,7 @@ static ouigemm_epilogue epilogue_of(int output, double alpha, double beta, const
     return epilogue;
 }
 
-static void gemm(int type, int rung, int threads, const Matrix &a, const std::optional<Matrix> &b,
+static void gemm(int type, int rung, int threads, const Array &a, const std::optional<Matrix> &b,
                         const Packed *packed, Result &c, int output, double alpha, double beta,
                         const std::optional<Floats> &scale, const std::optional<Floats> &bias, bool relu,
                         int zero_point)
@@ -101,8 +132,8 @@ static void gemm(int type, int rung, int threads, const Matrix &a, const std::op
     call.threads = threads;
     call.m = c.shape(0);
     call.n = c.shape(1);
-    call.k = a.shape(1);
-    call.a = view(a);
+    ouigemm_windows windows;
+    set_a(call, a, windows);
     if (packed)
         call.packed = packed->packed;
     else

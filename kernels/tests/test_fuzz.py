@@ -19,6 +19,7 @@ from oracle import (
     weights_in_pairs,
     wrapped,
 )
+from test_windows import as_matrix, windows
 
 import ouigemm
 from ouigemm.ladder import TYPES
@@ -52,6 +53,18 @@ def matrix(rng, element, shape):
     )
 
 
+def image_windows(rng, element, depth):
+    """Windows of at most 3 x 3 pixels, and the same as a matrix; some are wide enough to be read in place."""
+    size, stride, dilation = rng.integers(1, 4, (3, 2))
+    channels = rng.choice((1, 3, 8, 64, 100)) if depth > 200 else rng.integers(1, 9)
+    height, width = (d * (s - 1) + rng.integers(1, 20) for s, d in zip(size, dilation, strict=True))
+    shape = (rng.integers(1, 4), height, width, channels)
+    values = random_matrix(rng, element, (shape[0], height * width * channels))
+    wrap = ouigemm.BFloat16 if element == "bf16" else np.asarray
+    seen = windows((values.bits if element == "bf16" else values).reshape(shape), size, stride, dilation)
+    return wrap(seen), wrap(as_matrix(seen))
+
+
 def epilogue(rng, kind, n, k):
     middle = middle_of_8_bits(kind, k)
     scale = middle * rng.uniform(0.5, 2, n) if rng.integers(2) and n else middle
@@ -70,13 +83,13 @@ def plain(rng, a, b, kind, how):
     c = rng.integers(-(2**31), 2**31, (m, n)).astype(np.int32)
     if kind in INTEGERS:
         out = strided(rng, c.copy())
-        ouigemm.gemm(a, how["b"], out, alpha=alpha, beta=beta, **how["rest"])
+        ouigemm.gemm(how["a"], how["b"], out, alpha=alpha, beta=beta, **how["rest"])
         np.testing.assert_array_equal(
             out, wrapped(alpha * sums(a, b).astype(np.int64) + beta * c.astype(np.int64))
         )
         return
     out = strided(rng, np.full((m, n), np.nan, np.float32))
-    ouigemm.gemm(a, how["b"], out, **how["rest"])
+    ouigemm.gemm(how["a"], how["b"], out, **how["rest"])
     assert_product(out, a, b)
 
 
@@ -85,12 +98,12 @@ def finished(rng, a, b, kind, how):
     total = sums(a, b)
     e = epilogue(rng, kind, total.shape[1], a.shape[1] if kind in INTEGERS else 1)
     if kind not in INTEGERS:
-        total = ouigemm.gemm(a, how["b"], **how["rest"])
-    got = ouigemm.gemm(a, how["b"], alpha=2, epilogue=e, **how["rest"])
+        total = ouigemm.gemm(how["a"], how["b"], **how["rest"])
+    got = ouigemm.gemm(how["a"], how["b"], alpha=2, epilogue=e, **how["rest"])
     np.testing.assert_array_equal(got, epilogue_result(total, e, 2.0))
     c = rng.integers(0, 127, total.shape).astype(got.dtype)
     out = strided(rng, c.copy())
-    ouigemm.gemm(a, how["b"], out, alpha=2, beta=-0.75, epilogue=e, **how["rest"])
+    ouigemm.gemm(how["a"], how["b"], out, alpha=2, beta=-0.75, epilogue=e, **how["rest"])
     np.testing.assert_array_equal(out, epilogue_result(total, e, 2.0, -0.75, c))
 
 
@@ -100,11 +113,15 @@ def one_product(seed):
     rung = PRESENT[rng.integers(len(PRESENT))]
     m, n = rng.choice(SIZES, 2)
     k = rng.choice(DEPTHS)
-    a, b = matrix(rng, ELEMENTS[kind][0], (m, k)), matrix(rng, ELEMENTS[kind][1], (k, n))
+    left = a = matrix(rng, ELEMENTS[kind][0], (m, k))
+    if rng.integers(4) == 0:
+        left, a = image_windows(rng, ELEMENTS[kind][0], k)
+        k = (a.bits if kind == "bf16" else a).shape[1]
+    b = matrix(rng, ELEMENTS[kind][1], (k, n))
     if kind.endswith("s8") and rng.integers(2):
         b = strided(rng, weights_in_pairs(rng, (k, n)))
     right = ouigemm.pack(b, isa=rung) if rng.integers(2) else b
-    how = {"b": right, "rest": {"isa": rung, "threads": int(rng.integers(1, 4))}}
+    how = {"a": left, "b": right, "rest": {"isa": rung, "threads": int(rng.integers(1, 4))}}
     (finished if rng.integers(2) else plain)(rng, a, b, kind, how)
 
 

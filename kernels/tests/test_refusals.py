@@ -85,7 +85,7 @@ def test_no_room_is_said_with_the_shapes():
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4)])
 def test_things_that_are_no_matrices(shape):
-    with pytest.raises(ValueError, match="a must be a matrix, not of shape"):
+    with pytest.raises(ValueError, match="a must be a matrix or windows of six axes, not of shape"):
         ouigemm.gemm(np.zeros(shape, np.uint8), S8)
 
 

@@ -10,8 +10,8 @@ Peers: torch's MKL and numpy's OpenBLAS for f32; torch's oneDNN for bf16, whose 
 where that of `ouigemm` is f32; MKL's `cblas_gemm_s16s16s32` where the package `mkl` is installed; for 8 bits
 oneDNN as torch calls it: `torch._int_mm` on plain matrices, where the CPU has VNNI, and quantised linear
 layers, with f32 and u8 results, on weights that it has packed. Without VNNI their sums of pairs saturate,
-and torch's manual advises weights of 7 bits: both get such, and `ouigemm` adds pairs, too. The products s8 · s8
-have weights of all 8 bits.
+and torch's manual advises weights of 7 bits: both get such, and `ouigemm` adds pairs, too. Weights of s8 · s8
+are of 8 bits.
 Where a result of 32 bits would not fit level 2, u8 results are also compared with the product of `ouigemm`
 without requantisation. Needs `pip install ./kernels`.
 """

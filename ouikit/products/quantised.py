@@ -8,7 +8,6 @@ adds are part of the product's epilogue; and weights may have one scale per chan
 """
 
 import math
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -22,16 +21,14 @@ from torch import Tensor, nn
 
 from ouikit.products.layer_shapes import Shape
 from ouikit.products.scales import Grid, Quantiser, Ready, round_to
-from ouikit.products.steps import Mean, Product, Residual, Step, Windows, im2row, layers, products
+from ouikit.products.steps import Mean, Product, Residual, Step, Windows, layers, products
 
-STAGES = ("quantise", "im2row", "product", "rest")
+STAGES = ("quantise", "pad", "product", "rest")
 """The stages that `ProductNet.seconds` times one by one."""
 
-# Bytes of images that pass through all layers together, and of rows that are multiplied together: what has
-# just been written is then read from a cache, and memory does not grow with the batch.
-IMAGES_AT_ONCE, ROWS_AT_ONCE = 2**22, 2**20
-
-_room = threading.local()  # for rows; kept, since new memory costs more than what is written to it
+# Bytes of images that pass through all layers together: what has just been written is then read from a cache,
+# and memory does not grow with the batch.
+IMAGES_AT_ONCE = 2**22
 
 
 class ProductNet:
@@ -117,27 +114,12 @@ class ProductNet:
         if out is None:
             places = windows.places(*x.shape[1:3]) if windows else ()
             out = np.empty((len(x), *places, len(product.bias)), ready.result)
-        c, done = out.reshape(-1, len(product.bias)), 0
-        for rows in self._rows(product, x):
-            with self._timed(product.name, "product"):
-                part = c[done : done + len(rows)]
-                ouigemm.gemm(rows, ready.weights, part, beta=ready.beta, epilogue=ready.epilogue, threads=1)
-            done += len(rows)
+        with self._timed(product.name, "pad"):
+            rows = windows.rows(x) if windows else x
+        with self._timed(product.name, "product"):
+            c = out.reshape(-1, len(product.bias))
+            ouigemm.gemm(rows, ready.weights, c, beta=ready.beta, epilogue=ready.epilogue, threads=1)
         return out
-
-    def _rows(self, product: Product, x: np.ndarray) -> Iterator[np.ndarray]:
-        if product.windows is None:
-            yield x
-            return
-        if not hasattr(_room, "bytes") or _room.bytes.size != ROWS_AT_ONCE:
-            _room.bytes = np.empty(ROWS_AT_ONCE, np.uint8)
-        parts = im2row(x, product.windows, _room.bytes)
-        while True:
-            with self._timed(product.name, "im2row"):
-                rows = next(parts, None)
-            if rows is None:
-                return
-            yield rows
 
     def _residual(self, block: Residual, x: np.ndarray, at: str) -> np.ndarray:
         ready, name = self._ready[block.last.name], block.last.name
@@ -192,8 +174,10 @@ def _pixels(images: Tensor) -> np.ndarray:
 def _between(step: Windows | str, x: np.ndarray) -> np.ndarray:
     if isinstance(step, Windows):
         lowest = -np.inf if x.dtype == np.float32 else np.iinfo(x.dtype).min
-        looks = step.over(x, lowest)  # a pixel of every window at a time: four times as fast as .max
-        return reduce(np.maximum, (looks[..., row, column] for row, column in np.ndindex(step.size)))
+        for windows in step.by_axis():
+            looks = windows.over(x, lowest)  # a pixel of every window at a time: four times as fast as .max
+            x = reduce(np.maximum, (looks[..., row, column] for row, column in np.ndindex(windows.size)))
+        return x
     return x.transpose(0, 3, 1, 2).reshape(len(x), math.prod(x.shape[1:]))
 
 

@@ -3,14 +3,13 @@
 What is not known to be computed right is refused by name: other modules, other options, hooks.
 """
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 from torch import Tensor, nn
 
 from ouikit.nn.resnet import BasicBlock, Bottleneck
@@ -70,10 +69,35 @@ class Windows:
 
     def over(self, x: np.ndarray, outside: Any = 0) -> np.ndarray:
         """Images [B, H, W, C] as [B, H', W', C, rows, columns], without a copy but for padding."""
+        places = self.places(*x.shape[1:3])
+        if min(places) < 1:
+            raise ValueError(f"images of {x.shape[1]} x {x.shape[2]} pixels are smaller than {self}")
         if any(map(any, self.pads)):
             x = self._padded(x, outside)
-        (down, right), (rows, columns) = self.stride, self.dilation
-        return sliding_window_view(x, self.span, axis=(1, 2))[:, ::down, ::right, :, ::rows, ::columns]
+        image, line, pixel, channel = x.strides
+        (down, right), (below, beside) = self.stride, self.dilation
+        return as_strided(  # in a third of the time that sliding_window_view takes
+            x,
+            (len(x), *places, x.shape[3], *self.size),
+            (image, down * line, right * pixel, channel, below * line, beside * pixel),
+            writeable=False,
+        )
+
+    def rows(self, x: np.ndarray) -> np.ndarray:
+        """The windows as `ouigemm.gemm` takes them for the rows of a product, without a copy but for padding.
+
+        Images [B, H, W, C] as [B, H', W', rows, columns, C]; or as a matrix, [B·H·W, C], where windows are
+        single pixels, side by side.
+        """
+        if self == Windows((1, 1)):
+            return x.reshape(-1, x.shape[-1])
+        return self.over(x).transpose(0, 1, 2, 4, 5, 3)
+
+    def by_axis(self) -> tuple["Windows", "Windows"]:
+        """Windows of one column, and of one row: the one after the other see what these see."""
+        (rows, columns), (down, right), (below, beside) = self.size, self.stride, self.dilation
+        upright = Windows((rows, 1), (down, 1), (below, 1), (self.pads[0], (0, 0)), self.mode)
+        return upright, Windows((1, columns), (1, right), (1, beside), ((0, 0), self.pads[1]), self.mode)
 
     def _padded(self, x: np.ndarray, outside: Any) -> np.ndarray:
         pads = ((0, 0), *self.pads, (0, 0))
@@ -296,31 +320,3 @@ def _windows(module: nn.Conv2d | nn.MaxPool2d) -> Windows:
 
 def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def im2row(x: np.ndarray, windows: Windows, room: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows [pixels, k] of a product from images [B, H, W, C]: as many in one part as `room` holds.
-
-    A row holds the pixels of a window with their channels, as `Product.weight` does. room: uint8 [bytes]; one
-    line of windows that is larger gets memory of its own. Every part lies in the memory of the one before,
-    which is therefore still in a cache close by: use it up first. Where windows are single pixels, side by
-    side, the images are the rows, in one part.
-    """
-    if windows == Windows((1, 1)):
-        yield x.reshape(-1, x.shape[-1])
-        return
-    pixels = windows.over(x).transpose(0, 1, 2, 4, 5, 3)
-    images, height, width = pixels.shape[:3]
-    k = math.prod(pixels.shape[3:])
-    line = width * k * x.itemsize
-    lines = min(height, max(1, room.nbytes // max(1, line)))
-    some = min(images, max(1, room.nbytes // max(1, line * height)))  # images at once, where whole ones fit
-    if line > room.nbytes:
-        room = np.empty(line, np.uint8)
-    every = room[: some * lines * line].view(x.dtype).reshape(-1, k)
-    for image in range(0, images, max(1, some)):
-        for top in range(0, height, lines):
-            part = pixels[image : image + some, top : top + lines]
-            rows = every[: math.prod(part.shape[:3])]
-            np.copyto(rows.reshape(part.shape), part)
-            yield rows

@@ -293,7 +293,6 @@ def test_a_large_batch_is_the_same_in_parts(images, monkeypatch):
     nets = [ProductNet(model, calibration=images) for model in (net(), blocks())]
     whole = [net(images) for net in nets]
     monkeypatch.setattr("ouikit.products.quantised.IMAGES_AT_ONCE", 4 * 2 * 10 * 8 * 4)  # four, then two
-    monkeypatch.setattr("ouikit.products.quantised.ROWS_AT_ONCE", 100)
     for small, want in zip(nets, whole, strict=True):
         np.testing.assert_array_equal(small(images), want)
     again = ProductNet(blocks(), calibration=images)
@@ -305,7 +304,7 @@ def test_a_copy_is_the_same_network(images):
     np.testing.assert_array_equal(copy.deepcopy(quantised)(images), quantised(images))
 
 
-def test_networks_in_several_threads_do_not_share_their_rows(images):
+def test_networks_in_several_threads_do_not_share_their_memory(images):
     quantised, torn = ProductNet(blocks(), calibration=images), []
     want = quantised(images)
 

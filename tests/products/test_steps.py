@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, prune
 pytest.importorskip("ouigemm")
 from ouikit.nn.resnet import BasicBlock
 from ouikit.products.quantised import ProductNet
-from ouikit.products.steps import FIXED, HEEDED, Windows, im2row, layers
+from ouikit.products.steps import FIXED, HEEDED, Windows, layers
 
 PAIRS = st.one_of(st.integers(1, 3), st.tuples(st.integers(1, 3), st.integers(1, 3)))
 PADS = st.one_of(st.integers(0, 2), st.tuples(st.integers(0, 2), st.integers(0, 2)))
@@ -81,25 +81,43 @@ def test_a_layer_that_comes_again_runs_again():
     assert [step.relu for step in layers(model)[1:]] == [True, True, False]
 
 
-@pytest.mark.parametrize("most", [1, 2000, 5000, 10**6])  # of the 34,560 bytes: lines, an image, all
-def test_im2row_is_torchs_unfold(most):
+def test_windows_are_torchs_unfold():
     images = torch.randn(6, 2, 10, 8, generator=torch.Generator().manual_seed(1))
-    windows = Windows((3, 3), pads=((1, 1), (1, 1)))
-    room = np.empty(most, np.uint8)
-    parts = [rows.copy() for rows in im2row(images.permute(0, 2, 3, 1).numpy(), windows, room)]
-    unfolded = nn.functional.unfold(images, 3, padding=1)  # [B, C·9, H·W]
-    want = unfolded.reshape(6, 2, 9, 80).permute(0, 3, 2, 1).reshape(480, 18)
-    np.testing.assert_array_equal(np.concatenate(parts), want.numpy())
-    assert len(parts) == {1: 60, 2000: 24, 5000: 12, 10**6: 1}[most]
+    windows = Windows((3, 2), (2, 1), (1, 3), pads=((1, 1), (2, 2)))
+    rows = windows.rows(images.permute(0, 2, 3, 1).numpy())
+    places = windows.places(10, 8)
+    assert rows.shape == (6, *places, 3, 2, 2)
+    unfolded = nn.functional.unfold(images, (3, 2), (1, 3), (1, 2), (2, 1))  # [B, C·6, H'·W']
+    want = unfolded.reshape(6, 2, 6, -1).permute(0, 3, 2, 1).reshape(rows.shape)
+    np.testing.assert_array_equal(rows, want.numpy())
 
 
-def test_im2row_of_single_pixels_copies_nothing():
-    images, room = np.arange(120, dtype=np.float32).reshape(2, 5, 4, 3), np.zeros(16, np.uint8)
-    (rows,) = im2row(images, Windows((1, 1)), room)
-    assert np.shares_memory(rows, images)
-    np.testing.assert_array_equal(rows, images.reshape(40, 3))
-    every_other = np.concatenate([part.copy() for part in im2row(images, Windows((1, 1), (2, 2)), room)])
-    np.testing.assert_array_equal(every_other, images[:, ::2, ::2].reshape(12, 3))
+def test_windows_copy_nothing_but_for_padding():
+    images = np.arange(120, dtype=np.float32).reshape(2, 5, 4, 3)
+    pixels = Windows((1, 1)).rows(images)
+    np.testing.assert_array_equal(pixels, images.reshape(40, 3))
+    every_other = Windows((1, 1), (2, 2)).rows(images)
+    np.testing.assert_array_equal(every_other.reshape(12, 3), images[:, ::2, ::2].reshape(12, 3))
+    assert np.shares_memory(pixels, images)
+    assert np.shares_memory(every_other, images)
+    assert not every_other.flags.writeable
+
+
+def test_images_smaller_than_the_windows_are_refused():
+    with pytest.raises(ValueError, match="images of 5 x 4 pixels are smaller than Windows"):
+        Windows((3, 3), dilation=(1, 2)).rows(np.zeros((2, 5, 4, 3), np.float32))
+
+
+@pytest.mark.parametrize("windows", [
+    Windows((3, 2), (2, 1), (1, 2), ((1, 0), (2, 1))), Windows((2, 2), (2, 2)), Windows((1, 3), mode="edge"),
+])  # fmt: skip
+def test_windows_by_axis_see_what_both_see(windows):
+    """The largest number of each window, found along one axis and then along the other."""
+    images = np.random.default_rng(0).standard_normal((2, 9, 8, 3)).astype(np.float32)
+    want = windows.over(images, -np.inf).max((-2, -1))
+    for one in windows.by_axis():
+        images = one.over(images, -np.inf).max((-2, -1))
+    np.testing.assert_array_equal(images, want)
 
 
 def test_every_option_that_torch_has_is_known():

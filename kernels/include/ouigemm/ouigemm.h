@@ -46,6 +46,16 @@ typedef struct ouigemm_matrix {
     ptrdiff_t row, col;  /* distance between neighbours, in elements */
 } ouigemm_matrix;
 
+/* An A whose rows are windows of images, in the order (image, line, place), and are read where they lie. The depth of
+   a row goes by the rows of a window, its columns, and what lies side by side there: the channels of a pixel or, of
+   pixels that are neighbours, of all of them, which are then one column. */
+typedef struct ouigemm_windows {
+    size_t height, width;              /* lines of windows in an image, and windows in a line */
+    size_t columns, run;               /* of a window, and numbers side by side */
+    ptrdiff_t image_step, line_step;   /* distances in elements; from window to window of a line it is that */
+    ptrdiff_t row_step, column_step;   /* of A's rows, and within a run it is 1 */
+} ouigemm_windows;
+
 typedef struct ouigemm_epilogue {
     ouigemm_output output;
     double alpha, beta;   /* whole numbers where C is s32; with beta = 0 C is not read */
@@ -66,6 +76,7 @@ typedef struct ouigemm_call {
     int threads;                   /* at most so many; small problems take fewer */
     size_t m, n, k;
     ouigemm_matrix a, b;
+    const ouigemm_windows *windows;  /* what the rows of A are, unless NULL */
     const ouigemm_packed *packed;  /* used in the place of b and rung unless NULL */
     void *c;
     ptrdiff_t c_row, c_col;
