@@ -47,7 +47,9 @@ def capabilities() -> dict[str, Any]:
 
 
 def kernel_name(dtype: str, m: int, n: int, isa: str = "auto") -> str:
-    """The micro-kernel that an m × n product runs on, whatever b holds. dtype: one of `ouigemm.ladder.TYPES`.
+    """The micro-kernel that an m × n product runs on. dtype: one of `ouigemm.ladder.TYPES`.
+
+    Packed 8-bit weights may have a quicker one, by what they hold: `Weights.kernel`.
 
     Where b is a transposed matrix and m at most 16, it may be that of the transposed product, n × m.
     """
@@ -83,9 +85,10 @@ def block_sizes(
 def peak(dtype: str, isa: str = "auto", seconds: float = 5e-3, tries: int = 5) -> tuple[str, float] | None:
     """The most that one core can do: (instruction, multiplications and additions per CPU second).
 
-    Runs the instruction of the rung's micro-kernels on registers alone, for about `seconds`, and returns the
-    best of some tries, since another process or a slow clock can only lower the rate. No product is quicker.
-    None where the rung has no such loop (`portable`, and all rungs but those of x86).
+    Runs the instruction of the rung's quickest micro-kernels for this type on registers alone, for about
+    `seconds`, and returns the best of some tries, since another process or a slow clock can only lower the
+    rate. No product is quicker. None where the rung has no such loop (`portable`, and all rungs but those of
+    x86).
     """
     number, rung = _type_number(dtype), rung_number(isa)
     instruction, each = _core.run_stream(number, rung, 1)

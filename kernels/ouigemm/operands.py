@@ -15,7 +15,7 @@ _NATIVE = {np.dtype(name): element for name, element in ELEMENTS.items() if name
 
 @dataclass(frozen=True)
 class BFloat16:
-    """A matrix of bf16 numbers, given as the uint16 array of their bits.
+    """A matrix of bf16 numbers, or windows of them, given as the uint16 array of their bits.
 
     Numpy has no bf16 of its own. Torch tensors and arrays of `ml_dtypes.bfloat16` need no wrapping.
     """

@@ -50,7 +50,9 @@ class Weights:
         return self._packed.nbytes
 
     def kernel(self, m: int) -> str:
-        """The micro-kernel that m rows of A run on: by the shape, and by what the weights are (`adds_pairs`).
+        """The micro-kernel that m rows run on: by the shape, and by what 8-bit weights hold (`adds_pairs`).
+
+        For weights of int8 it is that of an int8 A.
 
         >>> pack(np.ones((4, 16), np.int8), isa="portable").kernel(3)
         'portable/s16_s32_4x8'
@@ -140,8 +142,8 @@ def gemm(
 
     A convolution needs no copy of its windows: `a` may also be windows of images, [images, height, width,
     rows, columns, channels], which are read where they lie. The first three axes are then the rows of the
-    matrix, and the others its columns. Channels must lie side by side. `sliding_window_view` of NumPy and
-    `unfold` of torch make such windows.
+    matrix, and the others its columns. Channels must lie side by side. `Tensor.unfold`, or NumPy's
+    `sliding_window_view`, and a transposition make such windows (below).
 
     The result is float32 for floats and int32 for integers, or what `epilogue` makes of it (`Scaled`,
     `Requantised`). Integer sums are exact modulo 2³²; alpha and beta are then whole numbers. With
@@ -149,9 +151,9 @@ def gemm(
 
     isa forces a rung of the ladder (`capabilities()`); types that it does nothing for run on the next
     lower one. threads=None takes all CPUs that the process may use; small products take fewer. Bits do
-    not depend on the number of threads; those of floats do on the layout of b, and on whether it is packed,
-    since sums are taken in other steps. The GIL is released. No gradient is computed: autograd learns that a
-    tensor `out` was overwritten, and no more.
+    not depend on the number of threads; those of floats do on the layout of b, on whether it is packed, and
+    on whether a is windows or a matrix of copies, since sums are taken in other steps. The GIL is released.
+    No gradient is computed: autograd learns that a tensor `out` was overwritten, and no more.
 
     Raises TypeError for types that have no product, and for what would lose more than its numbers: a tensor
     (a, b, out, or a number of the epilogue) that requires grad while gradients are recorded, that is wrapped

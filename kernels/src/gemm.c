@@ -10,9 +10,10 @@
 #include "weights.h"
 
 enum { SMALLEST_SHARE = 1 << 21, ALIASING_STRIDE = 4096, MANY_COLUMNS = 1024 };
-enum { FEW_ROWS = 16, FEW_ROWS_NEAR = 32, FEW_PANELS = 4, LONG_RUN = 16 };
+enum { FEW_ROWS = 16, FEW_ROWS_NEAR = 32, FEW_PANELS = 4 };
+enum { LONG_RUN = 16 };  /* groups of ka: 64 bytes, for most kernels */
 
-/* How many rows of A are read in place, which saves their packing. It wants consecutive k in the kernel's own
+/* How many rows of a matrix A are read in place, which saves their packing. It wants consecutive k in the kernel's own
    type; and where all rows fall into the same few sets of the cache, so few columns that packing would not pay.
    A group of k that reaches into the row behind meets zeros of B there: right for integers, but a float may be no
    number. The last rows have none behind them. */
@@ -20,7 +21,7 @@ static size_t rows_in_place(const ouigemm_call *call, const ouigemm_ukernel *u, 
 {
     const size_t row = call->a.row > 0 ? (size_t)call->a.row : 0, beyond = round_up(depth, u->ka) - depth;
     const int aliases = row * element_bytes(u->a) % ALIASING_STRIDE == 0 && call->n >= MANY_COLUMNS;
-    if (u->a != element_of_a(call->type) || call->a.col != 1 || aliases || call->windows)
+    if (call->windows || u->a != element_of_a(call->type) || call->a.col != 1 || aliases)
         return 0;
     if (beyond == 0)
         return call->m;
@@ -116,7 +117,7 @@ static void plan(product *p)
     size_blocks(p);
     p->in_place = rows_in_place(call, p->kernel, p->depth);
     p->windows_in_place = reads_windows_in_place(call, p->kernel);
-    p->by_rows = call->a.col == 1;
+    p->by_rows = call->windows || call->a.col == 1;
     p->shifted = weights_shifted(p->weights) && p->kernel->a != element_of_a(call->type);
     p->pitch = round_up(p->weights->depth * element_bytes(p->kernel->a), LINE);
     p->pitch += p->pitch % (ALIASING_STRIDE / 8) == 0 ? LINE : 0;

@@ -36,7 +36,7 @@ struct piece {
     char *sums;      /* tiles of the block of C, one after the other; one tile where pc has one step */
     char *room;      /* for a block of B, where it is made here, and for its start */
     weights_part packed;  /* what is in the room */
-    const char **tiles;   /* where their first rows lie, or NULL for those that are packed */
+    const char **tiles;   /* for each its first row of A, where it is read in place; NULL where it is packed */
     size_t pc;       /* the step of the depth in hand, */
     windows_run run;      /* where it is in a window, */
     const char *b;   /* the block of B there, */
@@ -180,22 +180,23 @@ static void store(const struct piece *piece, const void *sums, size_t ir, size_t
     p->loops->epilogue(&p->epilogue, call->type >= OUIGEMM_S16, &tile);
 }
 
-/* The micro-kernel: once, or once for every run of windows that are read in place. */
+/* The micro-kernel: once, or where windows are read in place once for every run, of packed tiles too: the order of
+   sums must not depend on where in a line a window is. */
 static void run_tile(const struct piece *piece, const ouigemm_tile_call *t, size_t ir)
 {
     const product *p = piece->product;
     const ouigemm_ukernel *u = p->kernel;
     const ouigemm_windows *w = p->call->windows;
-    if (!p->windows_in_place || !piece->tiles[ir / u->mr] || t->groups <= piece->run.left / u->ka) {
+    if (!p->windows_in_place || t->groups <= piece->run.left / u->ka) {
         u->run(t);
         return;
     }
     const ptrdiff_t bytes = (ptrdiff_t)element_bytes(u->a);
-    const char *row = (const char *)t->a - piece->run.at * bytes;
+    const int in_place = piece->tiles[ir / u->mr] != NULL;
     windows_run run = piece->run;
     ouigemm_tile_call part = *t;
     for (size_t done = 0; done < t->groups; done += part.groups, next_run(w, &run)) {
-        part.a = row + run.at * bytes;
+        part.a = (const char *)t->a + (in_place ? (run.at - piece->run.at) * bytes : (ptrdiff_t)done * t->a_group);
         part.b = (const char *)t->b + (ptrdiff_t)done * t->b_group;
         part.ahead = t->ahead + done * t->ahead_step;
         part.groups = least(t->groups - done, run.left / u->ka);

@@ -24,7 +24,7 @@ typedef struct product {
     int in_strips;         /* of some rows of B */
     int streams_b;         /* from memory, past few panels of A */
     size_t in_place;       /* rows of A: whole panels of them are read from A */
-    int windows_in_place;  /* so are those of windows that lie in one line */
+    int windows_in_place;  /* so are panels of windows that share a line */
     int by_rows;           /* what is packed of A stays in rows */
     size_t pitch;          /* of those rows, in bytes */
     size_t splits, split;  /* ranges of columns, and the size of one */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 enum { LARGEST_TILE = 64 * 64 };
+static const size_t DEEPEST = SIZE_MAX >> 16;  /* of what is packed in panels and blocks, whose bytes fit a size_t then */
 
 struct filling {
     struct ouigemm_packed *weights;
@@ -62,14 +63,17 @@ static size_t panel_bytes(const struct ouigemm_packed *w)
     return w->kernel->nr * w->depth * element_bytes(w->kernel->b);
 }
 
-/* Whether any u8 times two rows of B, an even one and the next, add up to what 16 bits hold: then 255 · 128 is the
-   most that vpmaddubsw makes of them. */
+/* Whether no row of B of an even number and the next add up to more than 128 or less than -128: then the products of
+   both with any u8 add up to 255 · 128 at most, which 16 bits hold. B is read in the order in which it lies. */
 static int weights_fit_pairs(const ouigemm_matrix *b, size_t k, size_t n)
 {
+    const int by_columns = labs(b->row) < labs(b->col);
+    const size_t pairs = n ? k / 2 : 0, lines = by_columns ? n : pairs, each = by_columns ? pairs : n;
+    const ptrdiff_t next = by_columns ? b->col : 2 * b->row, step = by_columns ? 2 * b->row : b->col;
     int fit = 1;
-    for (size_t p = 0; p + 1 < k && fit; p += 2) {
-        const int8_t *even = (const int8_t *)b->data + (ptrdiff_t)p * b->row, *odd = even + b->row;
-        for (size_t j = 0; j < n; j++, even += b->col, odd += b->col)
+    for (size_t line = 0; line < lines && fit; line++) {
+        const int8_t *even = (const int8_t *)b->data + (ptrdiff_t)line * next, *odd = even + b->row;
+        for (size_t i = 0; i < each; i++, even += step, odd += step)
             fit &= *even + *odd >= -128 && *even + *odd <= 128;
     }
     return fit;
@@ -78,6 +82,8 @@ static int weights_fit_pairs(const ouigemm_matrix *b, size_t k, size_t n)
 ouigemm_status weights_plan(struct ouigemm_packed *w, weights_use use, ouigemm_type type, int rung, size_t k, size_t n)
 {
     *w = (struct ouigemm_packed){.type = type, .rung = rung, .use = use, .n = n, .k = k};
+    if (k > DEEPEST)
+        return OUIGEMM_NO_MEMORY;
     const ouigemm_ukernel *const *family = weights_family(w, type);
     if (!family)
         return OUIGEMM_NOT_AVAILABLE;
@@ -156,10 +162,11 @@ ouigemm_status ouigemm_pack(ouigemm_type type, int rung, size_t k, size_t n, con
         return OUIGEMM_NO_MEMORY;
     ouigemm_status status = weights_plan(w, MANY_PRODUCTS, type, rung, k, n);
     void *memory = status == OUIGEMM_OK ? buffer_new(w->bytes) : NULL;
+    /* B is looked at only now: one that no memory holds may be endless. Panels of pairs are padded otherwise. */
     if (memory && ladder_pairs(type, rung) && weights_fit_pairs(b, k, n)) {
         buffer_free(memory);
-        weights_plan(w, MANY_IN_PAIRS, type, rung, k, n);
-        memory = buffer_new(w->bytes);
+        status = weights_plan(w, MANY_IN_PAIRS, type, rung, k, n);
+        memory = status == OUIGEMM_OK ? buffer_new(w->bytes) : NULL;
     }
     if (!memory) {
         free(w);

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from oracle import DTYPES, ELEMENTS
 
 import ouigemm
 
@@ -81,6 +82,24 @@ def test_no_room_is_said_with_the_shapes():
         ouigemm.gemm(long, long.T)
     with pytest.raises(MemoryError, match=r"no room to pack b, s8 \(70368744177664, 1\)"):
         ouigemm.pack(long.T)
+
+
+@pytest.mark.parametrize("k", [2**60, 2**61, 2**62])
+@pytest.mark.parametrize("kind", ["u8s8", "s8s8", "f32"])
+def test_depths_whose_bytes_no_number_holds_are_refused(rung, kind, k):
+    """At once: they are neither read nor, having wrapped, taken for small."""
+    a, b = (np.zeros((1, 1), DTYPES[element]) for element in ELEMENTS[kind])
+    k //= b.itemsize
+    a, b = np.broadcast_to(a, (1, k)), np.broadcast_to(b, (k, 1))
+    for left in (a, a.reshape(1, 1, 1, k, 1, 1)):
+        with pytest.raises(MemoryError, match=r"no room to pack a, .* and b, "):
+            ouigemm.gemm(left, b, isa=rung)
+    with pytest.raises(MemoryError, match="no room to pack b, "):
+        ouigemm.pack(b, isa=rung)
+
+
+def test_weights_without_columns_are_packed_at_once(rung):
+    assert ouigemm.pack(np.empty((2**40, 0), np.int8), isa=rung).shape == (2**40, 0)
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4)])

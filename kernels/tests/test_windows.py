@@ -58,6 +58,18 @@ def test_windows_are_rows(rung, kind, look, rng):
             np.testing.assert_array_equal(one, three, "bits depend on the threads")
 
 
+@pytest.mark.parametrize("look", [*LOOKS, DEEP])
+def test_bits_do_not_depend_on_the_place_of_an_image(rung, look, rng):
+    """Nor on whether a window shares a tile with one of the next line."""
+    *how, image = look
+    pixels = np.repeat(rng.standard_normal((1, *image), np.float32), 5, axis=0)
+    seen = windows(pixels, *how)
+    b = rng.standard_normal((int(np.prod(seen.shape[3:])), 40), np.float32)
+    for right in (b, ouigemm.pack(b, isa=rung)):
+        every = ouigemm.gemm(seen, right, isa=rung).reshape(5, -1)
+        np.testing.assert_array_equal(every, every[[0] * 5])
+
+
 @pytest.mark.parametrize("kind", ["f32", "u8s8", "s8s8"])
 @pytest.mark.parametrize("look", [LOOKS[0], LOOKS[4], DEEP])
 def test_windows_with_an_epilogue(rung, kind, look, rng):

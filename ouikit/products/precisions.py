@@ -101,9 +101,13 @@ def _as(matrix: np.ndarray, element: str) -> np.ndarray | ouigemm.BFloat16:
 
 
 def peak_ratio(arm: str) -> float:
-    """Operations a second of the arm's instruction on registers alone, over those of an f32 multiply-add."""
+    """Operations a second of the arm's instruction on registers alone, over those of an f32 multiply-add.
+
+    That of widened numbers is that of 16 bits.
+    """
     here = rungs()
-    own, base = (ouigemm.peak(_TYPES[name], here[name]) for name in (arm, "f32"))
+    kind = "s16" if arm == "widened" else _TYPES[arm]
+    own, base = ouigemm.peak(kind, here[arm]), ouigemm.peak("f32", here["f32"])
     return own[1] / base[1] if own and base else float("nan")
 
 

@@ -49,7 +49,8 @@ class Quantiser:
     """largest: magnitude of what enters each product and mean. per_channel: a scale per column of weights.
 
     reduce_range: larger steps of the weights, by as much as it takes for pairs of products to fit 16 bits
-    (`ouigemm.adds_pairs`); None: where the rung gains by it. Others give a whole bit for the same.
+    (`ouigemm.adds_pairs`); None: where the rung gains by it. The option of this name in torch and ONNX
+    Runtime gives a whole bit for the same.
     """
 
     largest: Mapping[str, float]

@@ -70,8 +70,6 @@ class Windows:
     def over(self, x: np.ndarray, outside: Any = 0) -> np.ndarray:
         """Images [B, H, W, C] as [B, H', W', C, rows, columns], without a copy but for padding."""
         places = self.places(*x.shape[1:3])
-        if min(places) < 1:
-            raise ValueError(f"images of {x.shape[1]} x {x.shape[2]} pixels are smaller than {self}")
         if any(map(any, self.pads)):
             x = self._padded(x, outside)
         image, line, pixel, channel = x.strides
@@ -84,7 +82,7 @@ class Windows:
         )
 
     def rows(self, x: np.ndarray) -> np.ndarray:
-        """The windows as `ouigemm.gemm` takes them for the rows of a product, without a copy but for padding.
+        """The windows as `ouigemm.gemm` takes them for the rows of a product. Only padding makes a copy.
 
         Images [B, H, W, C] as [B, H', W', rows, columns, C]; or as a matrix, [B·H·W, C], where windows are
         single pixels, side by side.
@@ -94,7 +92,7 @@ class Windows:
         return self.over(x).transpose(0, 1, 2, 4, 5, 3)
 
     def by_axis(self) -> tuple["Windows", "Windows"]:
-        """Windows of one column, and of one row: the one after the other see what these see."""
+        """Windows of one column, and of one row: maxima over the one, then the other, are those over these."""
         (rows, columns), (down, right), (below, beside) = self.size, self.stride, self.dilation
         upright = Windows((rows, 1), (down, 1), (below, 1), (self.pads[0], (0, 0)), self.mode)
         return upright, Windows((1, columns), (1, right), (1, beside), ((0, 0), self.pads[1]), self.mode)
@@ -109,13 +107,15 @@ class Windows:
         return padded
 
     def places(self, height: int, width: int) -> tuple[int, int]:
-        """How many windows lie on an image of this size: H', W'."""
+        """How many windows lie on an image of this size: H', W'. ValueError for one that holds none."""
         found = [
             (side + sum(pads) - span) // stride + 1
             for side, pads, span, stride in zip(
                 (height, width), self.pads, self.span, self.stride, strict=True
             )
         ]
+        if min(found) < 1:
+            raise ValueError(f"images of {height} x {width} pixels are smaller than {self}")
         return found[0], found[1]
 
 

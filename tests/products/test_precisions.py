@@ -105,7 +105,7 @@ def test_shapes_and_their_operations():
 
 @pytest.mark.parametrize(("arm", "ratio"), [("f32", 1.0), ("int32", 0.5), ("fake", 1.0), ("widened", 4.0)])
 def test_the_peak_of_an_arm_is_relative_to_floats(monkeypatch, arm, ratio):
-    rates = {"f32": 2e10, "s32": 1e10, "s8s8": 8e10}
+    rates = {"f32": 2e10, "s32": 1e10, "s16": 8e10}
     plain = precisions.rungs()["f32"]
     monkeypatch.setattr(ouigemm, "peak", lambda kind, isa: (isa, rates[kind]) if isa == plain else None)
     assert precisions.peak_ratio(arm) == ratio

@@ -46,14 +46,19 @@ typedef struct ouigemm_matrix {
     ptrdiff_t row, col;  /* distance between neighbours, in elements */
 } ouigemm_matrix;
 
-/* An A whose rows are windows of images, in the order (image, line, place), and are read where they lie. The depth of
-   a row goes by the rows of a window, its columns, and what lies side by side there: the channels of a pixel or, of
-   pixels that are neighbours, of all of them, which are then one column. */
+/* An A whose rows are windows of images, which are read where they lie: m = images * height * width, in this order,
+   and k = rows * columns * run. A run is what lies side by side in a window: the channels of one pixel, or of all the
+   pixels of a row, if they are neighbours, which are then one column. Steps are distances in elements; a.row is the
+   one from window to window of a line, and a.col is not looked at. */
 typedef struct ouigemm_windows {
-    size_t height, width;              /* lines of windows in an image, and windows in a line */
-    size_t columns, run;               /* of a window, and numbers side by side */
-    ptrdiff_t image_step, line_step;   /* distances in elements; from window to window of a line it is that */
-    ptrdiff_t row_step, column_step;   /* of A's rows, and within a run it is 1 */
+    size_t height;          /* lines of windows in an image */
+    size_t width;           /* windows in a line */
+    size_t columns;         /* of a window */
+    size_t run;             /* numbers side by side in a column */
+    ptrdiff_t image_step;
+    ptrdiff_t line_step;
+    ptrdiff_t row_step;     /* from row to row of a window */
+    ptrdiff_t column_step;
 } ouigemm_windows;
 
 typedef struct ouigemm_epilogue {
@@ -91,7 +96,7 @@ ouigemm_status ouigemm_pack(ouigemm_type type, int rung, size_t k, size_t n, con
                             ouigemm_packed **packed);
 void ouigemm_packed_free(ouigemm_packed *packed);
 size_t ouigemm_packed_bytes(const ouigemm_packed *packed);
-/* The micro-kernel that m rows of A run on with these weights. */
+/* The micro-kernel that m rows of A run on with these weights; of what is packed for s8 x s8, rows of s8. */
 const char *ouigemm_packed_kernel(const ouigemm_packed *packed, size_t m);
 
 /* All pairs of `rows` rows of `words` words: distances[i * rows + j] = bits in which i and j differ. */
@@ -102,7 +107,7 @@ ouigemm_status ouigemm_hamming(const uint64_t *bits, size_t rows, size_t words, 
 int ouigemm_rung_count(void);
 const char *ouigemm_rung_name(int rung);
 const char *ouigemm_rung_absent(int rung);
-/* The micro-kernel that a product of this shape runs on with any packed B; NULL where the rung is absent. */
+/* The micro-kernel that a product of this shape runs on, unless ouigemm_packed_kernel() knows a quicker one; NULL where the rung is absent. */
 const char *ouigemm_kernel_name(ouigemm_type type, int rung, size_t m, size_t n);
 /* Whether a rung has further kernels for 8 bits, quicker ones, for a packed B in which no row of an even number
    and the one behind it add up to more than 128 or less than -128. */
