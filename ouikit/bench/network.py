@@ -5,8 +5,9 @@ is how many times longer a peer takes. Accuracy: images of glyphs, 32 pixels a s
 trained; a figure is what 8 bits cost, in points. Calibration is by the largest magnitude in the same training
 images. Each peer runs as its manual advises. ONNX Runtime quantises a graph that its own tools have prepared
 (else most of its convolutions stay in f32), to uint8 and int8, by its operators; torch quantises by FX, for
-oneDNN, or without VNNI, where oneDNN's sums of pairs saturate, for FBGEMM with a bit less. *Not
-measured*: more threads, other networks.
+oneDNN, or without VNNI, where oneDNN's sums of pairs saturate, for FBGEMM with a bit less. There our weights
+are small enough for pairs to fit, too (`reduce_range`); ONNX Runtime keeps 8 bits, and its sums may saturate.
+*Not measured*: more threads, other networks.
 
 Needs `pip install ./kernels 'ouikit[onnx]'`.
 """

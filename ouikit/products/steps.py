@@ -92,7 +92,7 @@ class Windows:
         return self.over(x).transpose(0, 1, 2, 4, 5, 3)
 
     def by_axis(self) -> tuple["Windows", "Windows"]:
-        """Windows of one column, and of one row: the maxima of the one, then the other, are those of these."""
+        """Windows of one column, and of one row: maxima of the one, then the other, are those of these."""
         (rows, columns), (down, right), (below, beside) = self.size, self.stride, self.dilation
         upright = Windows((rows, 1), (down, 1), (below, 1), (self.pads[0], (0, 0)), self.mode)
         return upright, Windows((1, columns), (1, right), (1, beside), ((0, 0), self.pads[1]), self.mode)
