@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 enum { LARGEST_TILE = 64 * 64 };
-static const size_t DEEPEST = SIZE_MAX >> 16;  /* of what is packed in panels and blocks, whose bytes fit a size_t then */
+static const size_t DEEPEST = SIZE_MAX >> 16;  /* up to here the bytes of panels and blocks fit a size_t */
 
 struct filling {
     struct ouigemm_packed *weights;

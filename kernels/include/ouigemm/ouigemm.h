@@ -107,10 +107,11 @@ ouigemm_status ouigemm_hamming(const uint64_t *bits, size_t rows, size_t words, 
 int ouigemm_rung_count(void);
 const char *ouigemm_rung_name(int rung);
 const char *ouigemm_rung_absent(int rung);
-/* The micro-kernel that a product of this shape runs on, unless ouigemm_packed_kernel() knows a quicker one; NULL where the rung is absent. */
+/* The micro-kernel that a product of this shape runs on, unless ouigemm_packed_kernel() knows a quicker one; NULL
+   where the rung is absent. */
 const char *ouigemm_kernel_name(ouigemm_type type, int rung, size_t m, size_t n);
-/* Whether a rung has further kernels for 8 bits, quicker ones, for a packed B in which no row of an even number
-   and the one behind it add up to more than 128 or less than -128. */
+/* Whether a rung has quicker kernels for a packed B of 8 bits in which no row of an even number and the next add up to
+   more than 128 or less than -128. */
 int ouigemm_adds_pairs(int rung);
 /* Runs the instruction of that kernel on registers alone. Returns the multiplications and additions done
    in `rounds` rounds, 0 where nothing can be run, and the name of the instruction. */
