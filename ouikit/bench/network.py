@@ -74,7 +74,7 @@ def speed_rows(*batches: tuple[int, int]) -> list[Row]:
         for peer in (name for name in times if name != OURS):
             ratios = [theirs / own for theirs, own in zip(times[peer], times[OURS], strict=True)]
             target = ">= 1.0" if peer in (ONNX, TORCH) else ">= 2.0"
-            note = f"{1e3 * median(times[peer]):.3g} over {1e3 * median(times[OURS]):.3g} ms; ours: {spent}"
+            note = f"{1e3 * median(times[peer]):,.0f} over {1e3 * median(times[OURS]):,.0f} ms; ours: {spent}"
             rows.append(
                 ratio_row(f"ResNet-18, batch {batch}, {peer} over ouigemm in 8 bits", ratios, target, note)
             )

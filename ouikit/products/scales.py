@@ -135,4 +135,5 @@ def largest_pairs(weight: np.ndarray) -> np.ndarray:
 def round_to(dtype: Any, x: np.ndarray) -> np.ndarray:
     """To the nearest whole number, ties to even, within ±127 or 0 to 255."""
     low, high = (0, 255) if dtype == np.uint8 else (-127, 127)
-    return np.clip(np.rint(x), low, high).astype(dtype)
+    whole = np.rint(x)
+    return np.clip(whole, low, high, out=whole).astype(dtype)
