@@ -68,8 +68,8 @@ static void find_tiles(const struct piece *piece)
     }
 }
 
-/* Rows with consecutive k are copied as rows, converted and with zeros up to a whole tile: micro-kernels
-   read them at any pitch, and to interleave them would take longer. */
+/* Rows with consecutive k are copied as rows, and converted: micro-kernels read them at any pitch, and to interleave
+   them would take longer. */
 static void pack_rows(const struct piece *piece, size_t from)
 {
     const product *p = piece->product;
@@ -78,8 +78,6 @@ static void pack_rows(const struct piece *piece, size_t from)
                           element_of_a(p->call->type)};
     pack_target target = {piece->a + from * p->pitch, 1, u->ka, u->ka, p->pitch / element_bytes(u->a), u->a};
     p->loops->pack(&source, &target);
-    size_t missing = round_up(piece->rows, u->mr) - piece->rows;
-    memset(piece->a + piece->rows * p->pitch, 0, missing * p->pitch);
 }
 
 /* Rows from.. to.. that share a line of windows, copied run by run: their numbers lie as rows do. */
@@ -115,28 +113,32 @@ static void pack_windows(const struct piece *piece)
         end = least(end, i + width - (piece->ic + i) % width);
         pack_line(piece, i, end);
     }
-    size_t missing = round_up(piece->rows, mr) - piece->rows;
-    memset(piece->a + piece->rows * p->pitch, 0, missing * p->pitch);
 }
 
-/* All rows, or only the last ones where the others are read in place. */
-static void pack_block_of_a(const struct piece *piece)
+static void pack_panels(const struct piece *piece)
 {
     const product *p = piece->product;
     const ouigemm_ukernel *u = p->kernel;
-    if (p->call->windows) {
-        pack_windows(piece);
-        return;
-    }
-    if (p->by_rows) {
-        if (piece->in_place < piece->rows)
-            pack_rows(piece, piece->in_place);
-        return;
-    }
     pack_source source = {row_of_a(p, piece->ic), p->call->a.row, p->call->a.col, piece->rows, p->depth,
                           element_of_a(p->call->type)};
     pack_target target = {piece->a, u->mr, u->ka, u->ka, 0, u->a};
     p->loops->pack(&source, &target);
+}
+
+/* What is not read in place, with zeros up to a whole tile. */
+static void pack_block_of_a(const struct piece *piece)
+{
+    const product *p = piece->product;
+    if (!p->by_rows) {
+        pack_panels(piece);
+        return;
+    }
+    if (p->call->windows)
+        pack_windows(piece);
+    else if (piece->in_place < piece->rows)
+        pack_rows(piece, piece->in_place);
+    const size_t missing = round_up(piece->rows, p->kernel->mr) - piece->rows;
+    memset(piece->a + piece->rows * p->pitch, 0, missing * p->pitch);
 }
 
 /* Where the micro-kernel finds rows ir.. of this piece from the step in hand on. */

@@ -39,9 +39,8 @@ def weights_in_pairs(rng, shape):
     b = random_matrix(rng, "s8", shape).astype(np.int64)
     even, odd = b[: shape[0] // 2 * 2 : 2], b[1::2]
     low, high = np.maximum(-128, -128 - even), np.minimum(127, 128 - even)
-    odd[...] = np.where(
-        rng.integers(2, size=odd.shape), np.where(even < 0, low, high), np.clip(odd, low, high)
-    )
+    ends = np.where(even < 0, low, high)
+    odd[...] = np.where(rng.integers(2, size=odd.shape), ends, np.clip(odd, low, high))
     return b.astype(np.int8)
 
 

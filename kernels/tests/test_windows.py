@@ -10,12 +10,7 @@ import ouigemm
 from ouigemm.ladder import TYPES
 
 LOOKS = [  # size, stride, dilation; images of so many lines, pixels and channels
-    (
-        (3, 3),
-        (1, 1),
-        (1, 1),
-        (9, 14, 64),
-    ),  # runs of 192 numbers: read where they lie, but for tiles across lines
+    ((3, 3), (1, 1), (1, 1), (9, 14, 64)),  # read where they lie, but for tiles across lines
     ((3, 3), (2, 2), (1, 1), (9, 30, 128)),
     ((1, 1), (2, 2), (1, 1), (13, 40, 256)),
     ((2, 3), (1, 2), (2, 2), (8, 33, 64)),  # dilated: no two pixels of a window are neighbours

@@ -94,9 +94,8 @@ class Quantiser:
 
     def _product(self, product: Product, before: Grid, after: Grid) -> Ready:
         pairs = ouigemm.adds_pairs(self.isa) if self.reduce_range is None else self.reduce_range
-        largest = (largest_pairs if pairs else np.abs)(product.weight).max(
-            axis=0 if self.per_channel else None
-        )
+        magnitude = largest_pairs if pairs else np.abs
+        largest = magnitude(product.weight).max(axis=0 if self.per_channel else None)
         unit = np.where(largest > 0, largest, 1) / 127
         scale = before.step * unit.astype(np.float64) / after.step  # what one unit of a sum is worth
         weights = ouigemm.pack(round_to(np.int8, product.weight / unit), self.isa)

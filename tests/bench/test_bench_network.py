@@ -38,9 +38,7 @@ def test_all_compute_the_same_network(model, images):
     assert len(nets) == 3
     for name, net in nets.items():
         off = abs(net(images) - want).max() / abs(want).max()
-        whole = (
-            name == network.ONNX or torch.cpu._is_vnni_supported()
-        )  # else the weights have smaller numbers
+        whole = name == network.ONNX or torch.cpu._is_vnni_supported()  # else weights are smaller
         assert 1e-4 < off < (0.3 if whole else 0.4), f"{name}: {off}"
 
 

@@ -137,8 +137,8 @@ def test_of_a_reduced_range_no_pair_leaves_16_bits(rows, per_channel):
         layer = Product("layer", weight, np.zeros(6, np.float32))
         quantiser = Quantiser({"layer": 1.0}, "auto", per_channel, reduce_range=True)
         found, _ = quantiser.ready([layer], Grid(1.0, np.uint8))
-        sums = largest_pairs(weight) / np.asarray(found["layer"].epilogue.scale, np.float64)
-        whole = largest_pairs(np.rint(weight / np.asarray(found["layer"].epilogue.scale, np.float64)))
+        unit = np.asarray(found["layer"].epilogue.scale, np.float64)
+        sums, whole = largest_pairs(weight) / unit, largest_pairs(np.rint(weight / unit))
         assert whole.max() <= 128
         assert (sums.max(axis=0) if per_channel else sums.max()) == pytest.approx(127)
         assert "/s16" not in found["layer"].weights.kernel(1) or not ouigemm.adds_pairs()
